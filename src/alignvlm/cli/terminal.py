@@ -1,0 +1,131 @@
+"""What reaches the terminal: answers on stdout, all else on stderr, one sentence for an error."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+
+from alignvlm.errors import AlignVLMError
+
+__all__ = [
+    "CONTROL_C",
+    "DebugOption",
+    "Session",
+    "explain",
+    "printable",
+    "say",
+    "session",
+    "status",
+]
+
+CONTROL_C: Final = 130
+"""Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+_CLEAR_LINE = "\r\x1b[2K"
+
+
+@dataclass
+class Session:
+    """One run of a command: its exit status, and whether tracebacks are shown."""
+
+    status: int = 0
+    debug: bool = False
+
+
+_current = Session()
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    """Turn every way in which a command can end into an exit status and at most one sentence."""
+    global _current  # noqa: PLW0603, an option's callback has no other way to reach it
+    this = _current = Session()
+    _tolerate_any_text()
+    try:
+        with warnings.catch_warnings():
+            # Libraries warn their callers; the user of a command can do nothing about it.
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield this
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        this.status = CONTROL_C
+    except BrokenPipeError:
+        # The reader, e.g. `head`, has what it wanted. Later writes go nowhere.
+        _discard_stdout()
+        this.status = 1
+    except Exception as error:
+        this.status = explain(error)
+
+
+def explain(error: Exception) -> int:
+    """Say on stderr what went wrong, in one sentence, and return the exit status for it."""
+    if _current.debug:
+        traceback.print_exception(error)
+    if isinstance(error, AlignVLMError):
+        say(f"Error: {error}")
+        return error.exit_code
+    say(
+        f"Error: internal error ({type(error).__name__}): run the command again with --debug and "
+        "report what it prints"
+    )
+    return 1
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Show on stderr, while the block runs, what is being done; nothing where no one looks."""
+    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if shown:
+        print(f"{_CLEAR_LINE}{printable(text)} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without characters that steer a terminal: pages and file names are strangers'."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+
+
+def _set_debug(wanted: bool) -> None:
+    _current.debug = wanted
+
+
+DebugOption = Annotated[
+    bool,
+    typer.Option("--debug", help="Show tracebacks and warnings.", callback=_set_debug),
+]
+
+
+def _tolerate_any_text() -> None:
+    """A terminal that cannot show a character gets its code instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no file: nothing will be flushed to a pipe
+        pass
+    finally:
+        os.close(nowhere)

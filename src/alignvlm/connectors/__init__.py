@@ -1,0 +1,25 @@
+"""Connectors from vision features to visual tokens; this subpackage needs torch alone.
+
+`build` makes one by name, e.g. `build("align", vision_dim=1152, text_dim=3072, vocab_size=128256)`;
+the classes can also be used directly.
+"""
+
+from __future__ import annotations
+
+from alignvlm.connectors.align import Align
+from alignvlm.connectors.base import Connector, ConnectorOutput, Grid
+from alignvlm.connectors.linear import Linear
+from alignvlm.connectors.mlp import MLP
+from alignvlm.connectors.registry import available, build, register
+
+__all__ = [
+    "MLP",
+    "Align",
+    "Connector",
+    "ConnectorOutput",
+    "Grid",
+    "Linear",
+    "available",
+    "build",
+    "register",
+]

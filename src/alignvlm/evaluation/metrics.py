@@ -1,0 +1,107 @@
+"""Scores of single answers and pages, and the interval around their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignvlm.errors import MissingDependencyError
+
+ANLS_THRESHOLD = 0.5
+"""Similarities below it count nothing, so that a wrong answer scores 0."""
+
+_NUM_RESAMPLES = 2000
+_RESAMPLE_SEED = 20250203
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with its 95 % bootstrap interval.
+
+    Attributes:
+        value: over all units.
+        low, high: 2.5 % and 97.5 % quantiles over resampled units.
+        num_units: independent units (pages, tiles, runs) behind it.
+    """
+
+    value: float
+    low: float
+    high: float
+    num_units: int
+
+
+def anls(prediction: str, answers: Sequence[str]) -> float:
+    """Normalised Levenshtein similarity to the nearest accepted answer, 0 below the threshold.
+
+    Letter case and the kind and number of blanks do not count. The distance is divided by the
+    longer of the two strings as they were given, and exactly 0.5 is kept, as in VLMEvalKit and
+    lmms-eval; the definition, NL < 0.5, would drop it.
+    """
+    return max((_similarity(prediction, answer) for answer in answers), default=0.0)
+
+
+def contains(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether an accepted answer stands in the prediction, letter case and blanks aside.
+
+    A model that answers in sentences is right by this measure and wrong by `anls`.
+    """
+    said = f" {_folded(prediction)} "
+    return any(_folded(answer) in said for answer in answers)
+
+
+def character_edits(read: str, truth: str) -> tuple[int, int]:
+    """Insertions, deletions and substitutions between two texts, and the true text's length.
+
+    Blanks are normalised first: any run of them, line breaks included, counts as one space. The
+    character error is the ratio of the two numbers.
+    """
+    truth = " ".join(truth.split())
+    return _distance()(" ".join(read.split()), truth), len(truth)
+
+
+def estimate(sums: Sequence[float], weights: Sequence[float] | None = None) -> Estimate:
+    """The ratio sum(sums) / sum(weights) with its interval, units drawn with replacement.
+
+    A unit is what is independent of the others: a page with all its questions (sum of scores,
+    number of questions), a page's text (edits, length), a run (seconds, 1).
+
+    Args:
+        sums: numerator of each unit.
+        weights: denominator of each unit; None: 1 each.
+
+    Raises:
+        ValueError: there is no unit, or the weights sum to 0.
+    """
+    tops = np.asarray(sums, dtype=np.float64)
+    bottoms = np.ones_like(tops) if weights is None else np.asarray(weights, dtype=np.float64)
+    if bottoms.sum() <= 0:
+        raise ValueError("An estimate needs at least one unit with a positive weight")
+    rng = np.random.default_rng(_RESAMPLE_SEED)
+    drawn = rng.integers(0, len(tops), size=(_NUM_RESAMPLES, len(tops)))
+    below = bottoms[drawn].sum(axis=1)
+    ratios = tops[drawn].sum(axis=1)[below > 0] / below[below > 0]
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
+
+
+def _similarity(prediction: str, answer: str) -> float:
+    longest = max(len(prediction), len(answer))
+    if longest == 0:
+        return 1.0
+    distance = _distance()(_folded(prediction), _folded(answer))
+    similarity = 1 - distance / longest
+    return similarity if similarity >= ANLS_THRESHOLD else 0.0
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _distance() -> Callable[[str, str], int]:
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise MissingDependencyError("rapidfuzz", "score answers", extra="eval") from error
+    return Levenshtein.distance

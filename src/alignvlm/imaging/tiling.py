@@ -1,0 +1,249 @@
+"""How a page is cut into the square tiles that the vision encoder sees.
+
+Section 3.1 of the paper: "predefined aspect ratios (1:1, 1:2, 1:3, ..., 9:1)" with at most nine
+tiles, chosen by a coverage ratio. The algorithm behind that sentence is the covering ratio of
+Ovis, layout ``"cells"``. The default model uses ``"canvas"``, whose tiles join without seams.
+
+This module is the only source of tile counts: image processor, processor and model all call it.
+Letters: T tiles of a page, S the side of a tile in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alignvlm.errors import ConfigurationError, InputError
+
+Box = tuple[float, float, float, float]
+"""``(x0, y0, x1, y1)`` in page pixels, right and bottom edges exclusive."""
+
+CANVAS_WHITE = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How pages become tiles.
+
+    tile_px: side S of a tile (384: SigLIP-so400m-patch14-384).
+    max_tiles: most tiles of the grid, without the thumbnail (section 3.1: nine).
+    covering_threshold: "cells" takes the smallest grid that keeps more than this share of the
+        page's area (0.9: Ovis).
+    thumbnail: "cells" puts the whole page first as one more tile when the grid has several.
+    layout: "cells" is the paper's. "canvas": Unlike the paper, the page is scaled once and laid
+        on one white canvas, so a convolutional encoder can stitch the tiles without seams.
+    max_upscale: "canvas" enlarges a small page at most this many times; "cells" always fills
+        the longer side of the tile, as Ovis does.
+    pad_value: grey around a letterboxed cell, 0-255. Ovis pads with 0 *after* SigLIP's
+        normalisation ``x / 127.5 - 1``; its origin 127.5 lies between two bytes and 128
+        (+0.004) is the nearest one can store. "canvas" pads with white, as paper is.
+
+    Raises ConfigurationError for values out of range.
+    """
+
+    tile_px: int = 384
+    max_tiles: int = 9
+    covering_threshold: float = 0.9
+    thumbnail: bool = True
+    layout: Literal["cells", "canvas"] = "cells"
+    max_upscale: float = 2.0
+    pad_value: int = 128
+
+    def __post_init__(self) -> None:
+        rules = {
+            "tile_px": (self.tile_px >= 1, "at least 1"),
+            "max_tiles": (self.max_tiles >= 1, "at least 1"),
+            "covering_threshold": (0 <= self.covering_threshold <= 1, "between 0 and 1"),
+            "layout": (self.layout in ("cells", "canvas"), "'cells' or 'canvas'"),
+            "max_upscale": (0 < self.max_upscale < math.inf, "a number above 0"),
+            "pad_value": (0 <= self.pad_value <= 255, "between 0 and 255"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                value = getattr(self, name)
+                raise ConfigurationError(f"Tiling option {name} must be {rule}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileGrid:
+    """The grid of one page: ``rows`` x ``cols`` tiles, plus the whole page if ``thumbnail``."""
+
+    rows: int
+    cols: int
+    thumbnail: bool
+
+    @property
+    def num_tiles(self) -> int:
+        """T, the tiles of the page, thumbnail included."""
+        return self.rows * self.cols + int(self.thumbnail)
+
+
+@lru_cache(maxsize=4096)
+def choose_grid(width: int, height: int, tiling: Tiling) -> TileGrid:
+    """The grid for a page of ``width`` x ``height`` pixels.
+
+    "cells": the fewest tiles whose covering ratio is above the threshold (equal: the higher
+    ratio), else the highest ratio (equal: fewest tiles). The ratio is the area that the cells
+    keep when each is shrunk until its longer side fits a tile, over the page's area.
+    "canvas": the grid that shows the page largest (equal: fewest tiles).
+
+    Raises InputError for a page without pixels.
+    """
+    _check_size(width, height)
+    if tiling.layout == "canvas":
+        rows, cols = min(
+            _candidates(tiling.max_tiles),
+            key=lambda grid: (-_scale(width, height, grid[0], grid[1], tiling), grid[0] * grid[1]),
+        )
+        return TileGrid(rows=rows, cols=cols, thumbnail=False)
+    rows, cols = _covering_grid(width, height, tiling)
+    return TileGrid(rows=rows, cols=cols, thumbnail=tiling.thumbnail and rows * cols > 1)
+
+
+def num_tiles(width: int, height: int, tiling: Tiling) -> int:
+    """T for a page of ``width`` x ``height`` pixels, thumbnail included."""
+    return choose_grid(width, height, tiling).num_tiles
+
+
+def page_scale(width: int, height: int, tiling: Tiling) -> float:
+    """Canvas pixels per page pixel: page position = canvas position / scale.
+
+    Raises ConfigurationError for layout "cells", where every tile has its own scale.
+    """
+    if tiling.layout != "canvas":
+        raise ConfigurationError(
+            'Only layout "canvas" has one scale for the whole page; use tile_boxes for "cells"'
+        )
+    grid = choose_grid(width, height, tiling)
+    return _scale(width, height, grid.rows, grid.cols, tiling)
+
+
+def tile_boxes(width: int, height: int, tiling: Tiling) -> list[Box]:
+    """The part of the page that each tile shows, in tile order (row-major, thumbnail first).
+
+    The boxes of the grid partition the page. "cells" boxes are whole numbers; the last row and
+    column take the remainder. "canvas" boxes end at the page's edge, not the canvas's.
+    """
+    grid = choose_grid(width, height, tiling)
+    if tiling.layout == "canvas":
+        step = tiling.tile_px / page_scale(width, height, tiling)
+        xs = _edges(width, grid.cols, step)
+        ys = _edges(height, grid.rows, step)
+    else:
+        xs = _edges(width, grid.cols, width // grid.cols)
+        ys = _edges(height, grid.rows, height // grid.rows)
+    cells = [
+        (xs[col], ys[row], xs[col + 1], ys[row + 1])
+        for row in range(grid.rows)
+        for col in range(grid.cols)
+    ]
+    return [(0, 0, width, height), *cells] if grid.thumbnail else cells
+
+
+def split(image: Image.Image, tiling: Tiling) -> tuple[NDArray[np.uint8], TileGrid]:
+    """Cut a page into tiles.
+
+    Returns tiles uint8 [T, S, S, 3] (RGB) and the grid; row-major, the thumbnail first.
+    Raises InputError for a page without pixels.
+    """
+    grid = choose_grid(*image.size, tiling)
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if tiling.layout == "canvas":
+        return _split_canvas(image, grid, tiling), grid
+    boxes = tile_boxes(*image.size, tiling)
+    return np.stack([_letterbox(image, box, tiling) for box in boxes]), grid
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise InputError(f"A page of {width} x {height} px has no pixels; give a page with some")
+
+
+@lru_cache(maxsize=64)
+def _candidates(max_tiles: int) -> tuple[tuple[int, int], ...]:
+    """All (rows, cols) of at most ``max_tiles`` tiles, in a fixed order."""
+    sides = range(1, max_tiles + 1)
+    return tuple((rows, cols) for rows in sides for cols in sides if rows * cols <= max_tiles)
+
+
+def _covering_grid(width: int, height: int, tiling: Tiling) -> tuple[int, int]:
+    best_good: tuple[int, Fraction] | None = None
+    best_any: tuple[Fraction, int] | None = None
+    good = fallback = (1, 1)
+    for rows, cols in _candidates(tiling.max_tiles):
+        if rows > height or cols > width:  # would make cells without pixels
+            continue
+        ratio = _covering_ratio(width, height, rows, cols, tiling.tile_px)
+        tiles = rows * cols
+        if ratio > tiling.covering_threshold and (best_good is None or (tiles, -ratio) < best_good):
+            best_good, good = (tiles, -ratio), (rows, cols)
+        if best_any is None or (-ratio, tiles) < best_any:
+            best_any, fallback = (-ratio, tiles), (rows, cols)
+    return fallback if best_good is None else good
+
+
+def _covering_ratio(width: int, height: int, rows: int, cols: int, side: int) -> Fraction:
+    """Share of the page's area kept by a grid; exact, so that rounding never breaks a tie."""
+    cell_w, cell_h = width // cols, height // rows
+    last_w, last_h = width - cell_w * (cols - 1), height - cell_h * (rows - 1)
+    kept = (
+        (rows - 1) * (cols - 1) * _covering_area(cell_w, cell_h, side)
+        + (rows - 1) * _covering_area(last_w, cell_h, side)
+        + (cols - 1) * _covering_area(cell_w, last_h, side)
+        + _covering_area(last_w, last_h, side)
+    )
+    return Fraction(kept) / (width * height)
+
+
+def _covering_area(cell_w: int, cell_h: int, side: int) -> Fraction | int:
+    longer, shorter = max(cell_w, cell_h), min(cell_w, cell_h)
+    if longer <= side:
+        return longer * shorter
+    return Fraction(side * side * shorter, longer)
+
+
+def _scale(width: int, height: int, rows: int, cols: int, tiling: Tiling) -> float:
+    """The largest scale at which the page fits the canvas."""
+    side = tiling.tile_px
+    return min(cols * side / width, rows * side / height, tiling.max_upscale)
+
+
+def _edges(length: int, parts: int, step: float) -> list[float]:
+    return [min(length, index * step) for index in range(parts)] + [length]
+
+
+def _letterbox(image: Image.Image, box: Box, tiling: Tiling) -> NDArray[np.uint8]:
+    """One part of the page, its longer side filling the tile, centred: uint8 [S, S, 3]."""
+    side = tiling.tile_px
+    # Cropped first: `resize(box=...)` would let pixels of the neighbouring cell bleed in.
+    cell = image.crop((int(box[0]), int(box[1]), int(box[2]), int(box[3])))
+    width, height = cell.size
+    longer = max(width, height)
+    new_w, new_h = max(1, width * side // longer), max(1, height * side // longer)
+    # Bicubic: the filter that SigLIP was trained with.
+    resized = cell.resize((new_w, new_h), Image.Resampling.BICUBIC)
+    left, top = side // 2 - new_w // 2, side // 2 - new_h // 2
+    tile = np.full((side, side, 3), tiling.pad_value, dtype=np.uint8)
+    tile[top : top + new_h, left : left + new_w] = np.asarray(resized)
+    return tile
+
+
+def _split_canvas(image: Image.Image, grid: TileGrid, tiling: Tiling) -> NDArray[np.uint8]:
+    """The page at the top left of a white canvas, cut without gaps: uint8 [T, S, S, 3]."""
+    side, rows, cols = tiling.tile_px, grid.rows, grid.cols
+    scale = page_scale(*image.size, tiling)
+    new_w = min(cols * side, max(1, round(image.width * scale)))
+    new_h = min(rows * side, max(1, round(image.height * scale)))
+    if (new_w, new_h) != image.size:
+        image = image.resize((new_w, new_h), Image.Resampling.LANCZOS)
+    canvas = np.full((rows * side, cols * side, 3), CANVAS_WHITE, dtype=np.uint8)
+    canvas[:new_h, :new_w] = np.asarray(image)
+    tiles = canvas.reshape(rows, side, cols, side, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(rows * cols, side, side, 3))

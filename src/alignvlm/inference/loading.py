@@ -1,0 +1,166 @@
+"""From what a user names as the model to a loaded one: a folder, a Hub id, or the default.
+
+A model that is on this machine is never asked for on the network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from alignvlm.errors import AlignVLMError, WeightsError
+from alignvlm.imaging.sources import quoted
+from alignvlm.weights.cache import MARKER, damaged_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from alignvlm.model import AlignVLMForConditionalGeneration, AlignVLMProcessor
+
+__all__ = ["find_model", "load_model", "load_processor", "quiet"]
+
+HUB_TIMEOUT_S: Final = 5.0
+# No pickles are fetched, nor what other frameworks need.
+_HUB_FILES: Final = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+def find_model(model: str | Path | None) -> Path:
+    """The folder that holds the model.
+
+    Args:
+        model: a folder, a Hub id (looked for in the local Hub cache first), or None for the
+            default model, which is assembled if it has to be.
+
+    Raises:
+        WeightsError: there is no such folder or it lacks a file, or the Hub cannot be reached.
+    """
+    if model is None:
+        from alignvlm.inference.default import ensure_default_model
+
+        return ensure_default_model()
+    path = Path(model).expanduser()
+    if not path.exists() and _may_be_hub_id(str(model)):
+        path = _from_hub(str(model))
+    name = quoted(str(model))
+    if not path.exists():
+        raise WeightsError(f"There is no model folder {name}: check the path, or name a Hub id")
+    if not path.is_dir():
+        raise WeightsError(f"{name} is a file and no model folder: name the folder that holds it")
+    if missing := _missing(path):
+        raise WeightsError(
+            f"The model folder {name} has no {missing}: name a folder written by save_pretrained "
+            "of model and processor"
+        )
+    return path
+
+
+def load_processor(folder: Path) -> AlignVLMProcessor:
+    """The processor saved in a model folder.
+
+    Raises:
+        WeightsError: its files are damaged or do not belong together.
+    """
+    from alignvlm.model import AlignVLMProcessor
+
+    try:
+        with quiet():
+            return AlignVLMProcessor.from_pretrained(folder, local_files_only=True)
+    except AlignVLMError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise WeightsError(
+            f"The processor in {folder} cannot be loaded, one of its files is missing or damaged: "
+            "save the processor into the folder again"
+        ) from error
+
+
+def load_model(
+    folder: Path, device: torch.device, dtype: torch.dtype
+) -> AlignVLMForConditionalGeneration:
+    """The model in evaluation mode on `device`, its weights in `dtype`.
+
+    The default model, whose folder this package wrote, is assembled once more if its files turn
+    out damaged.
+
+    Raises:
+        WeightsError: weights are missing, damaged or of wrong shapes.
+        ConfigurationError: the folder holds another kind of model.
+    """
+    try:
+        return _load(folder, device, dtype)
+    except WeightsError:
+        if not (folder / MARKER).is_file() or not damaged_files(folder, hashes=True):
+            raise
+    from alignvlm.inference.default import ensure_default_model
+
+    (folder / MARKER).unlink()
+    return _load(ensure_default_model(), device, dtype)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide transformers' bars and reports: what goes wrong is raised, in one sentence."""
+    from transformers.utils import logging as transformers_logging
+
+    bar = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    from alignvlm.model import AlignVLM
+
+    with quiet():
+        model = AlignVLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return model.to(device).eval()
+
+
+def _missing(folder: Path) -> str | None:
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    if not any(folder.glob("*.safetensors")):
+        return "weights (*.safetensors)"
+    return None if (folder / "tokenizer.json").is_file() else "tokenizer.json"
+
+
+def _may_be_hub_id(name: str) -> bool:
+    """Whether it has the form `owner/name`; a path with one slash is told apart by existing."""
+    owner, slash, rest = name.partition("/")
+    return bool(slash and owner.strip(".~") and rest) and "/" not in rest and "\\" not in name
+
+
+def _from_hub(repo_id: str) -> Path:
+    """The snapshot of a Hub model, from the local Hub cache or, if it is not whole there, fetched.
+
+    Raises:
+        WeightsError: it is neither there nor can be fetched.
+    """
+    from huggingface_hub import get_session, snapshot_download
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        folder = Path(snapshot_download(repo_id, local_files_only=True))
+        if _missing(folder) is None:
+            return folder
+    except (OSError, ValueError):
+        pass  # not in the cache, or no valid Hub id: the request below says which
+    try:
+        # One quick question first: the downloader itself retries for half a minute.
+        get_session().head(ENDPOINT, timeout=HUB_TIMEOUT_S)
+        return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES))
+    except Exception as error:  # network libraries raise many kinds
+        raise WeightsError(
+            f"{quoted(repo_id)} is no folder, is not in the local Hub cache and could not be "
+            f"fetched from the Hub ({type(error).__name__}): check the name and the network, or "
+            "name a model folder"
+        ) from error

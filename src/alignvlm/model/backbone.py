@@ -1,0 +1,284 @@
+"""Tiles -> vision encoder -> connector -> language model (Figure 2 of the paper), without its head.
+
+Letters of section 3.1: B batch, M text tokens, I images, T tiles of all images, N features a tile,
+N' visual tokens a tile, d vision width, D LLM width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+
+from alignvlm.connectors.base import Connector, ConnectorOutput
+from alignvlm.errors import ConfigurationError, UsageError
+from alignvlm.imaging.tiling import TileGrid
+from alignvlm.model.compat import can_return_tuple
+from alignvlm.model.configuration import AlignVLMConfig, build_connector
+from alignvlm.model.splice import SplicedInputs, expand, positions, scatter
+from alignvlm.model.vision import build_vision_model, encode
+
+Condenser = Callable[[Tensor, Tensor, TileGrid, Tensor], Tensor]
+"""One image's visual tokens [T*N', D] and vocabulary probabilities [T*N', V'], tile after tile and
+row-major inside each; its tile grid; the text embeddings E [V, D] -> visual tokens [N'', D]."""
+
+
+@dataclass
+class AlignVLMImageFeatures(BaseModelOutputWithPooling):
+    """What `get_image_features` returns.
+
+    Attributes:
+        last_hidden_state: F [T, N, d], the vision features.
+        pooler_output: the visual tokens that the language model reads, a list with one
+            [N', D] (all tiles of the image, condensed if the model condenses) for each image.
+        intermediates: the connector's named steps for all tiles [T, ...], if asked for.
+    """
+
+    intermediates: dict[str, Tensor] | None = None
+
+
+@dataclass
+class AlignVLMModelOutput(BaseModelOutputWithPast):
+    """Output of the headless model; `image_hidden_states` are the visual tokens of each image."""
+
+    image_hidden_states: list[Tensor] | None = None
+
+
+class AlignVLMPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation, common to both models."""
+
+    config_class = AlignVLMConfig
+    config: AlignVLMConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # A connector knows its own start; its parts come here first and are overwritten by it.
+        if isinstance(module, Connector):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+
+class AlignVLMModel(AlignVLMPreTrainedModel):
+    """Vision encoder, connector and language model, without the LM head.
+
+    `condenser` shortens an image's visual tokens between connector and language model; it is None
+    unless the configuration asks for it.
+    """
+
+    condenser: Condenser | None
+
+    def __init__(self, config: AlignVLMConfig) -> None:
+        super().__init__(config)
+        self.vision_model = build_vision_model(config.vision_config)
+        self.connector = build_connector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.condenser = _build_condenser(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's table E [V, D]."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the language model's table."""
+        self.language_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        tile_grids: Tensor | None = None,
+        return_intermediates: bool = False,
+    ) -> AlignVLMImageFeatures:
+        """The visual tokens of images.
+
+        Args:
+            pixel_values: [T, 3, S, S], the tiles of all images one after the other.
+            tile_grids: int64 [I, 3], (rows, columns, thumbnail 0 or 1) of each image; None: every
+                tile is an image of its own.
+            return_intermediates: also return the connector's named steps for all tiles.
+
+        Raises:
+            UsageError: the grids do not add up to T tiles.
+        """
+        grids = _tile_grids(tile_grids, len(pixel_values))
+        features = encode(self.vision_model, pixel_values, grids, self.config.vision_feature_layer)
+        connected = self._connect(features, return_intermediates or self.condenser is not None)
+        sizes = [grid.num_tiles for grid in grids]
+        images = [tiles.flatten(0, 1) for tiles in connected.visual_tokens.split(sizes)]
+        if self.condenser is not None:
+            images = self._condense(images, connected, grids)
+        return AlignVLMImageFeatures(
+            last_hidden_state=features,
+            pooler_output=images,
+            intermediates=connected.intermediates if return_intermediates else None,
+        )
+
+    def embed_inputs(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        tile_grids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[SplicedInputs, list[Tensor]]:
+        """What the language model reads for text with images, and the visual tokens in it.
+
+        Without a condenser the length stays M; with one, rows are as long as their images turn
+        out to be and are padded on the left, mask and labels with them.
+
+        Raises:
+            UsageError: placeholders in `input_ids` and visual tokens differ in number.
+        """
+        images = self.get_image_features(pixel_values, tile_grids, return_dict=True).pooler_output
+        text = self.get_input_embeddings()(input_ids)
+        image_token = self.config.image_token_id
+        if self.condenser is not None:
+            spliced = expand(input_ids, text, images, image_token, attention_mask, labels)
+            return spliced, images
+        grids = _tile_grids(tile_grids, len(pixel_values))
+        embeds = scatter(input_ids, text, images, grids, image_token)
+        spliced = SplicedInputs(inputs_embeds=embeds, attention_mask=attention_mask, labels=labels)
+        return spliced, images
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        tile_grids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> AlignVLMModelOutput:
+        """Hidden states of the language model [B, L, D].
+
+        It reads `input_ids`, int64 [B, M] with placeholders, or `inputs_embeds` [B, M, D].
+        `pixel_values` and `tile_grids`, as in `get_image_features`, go with `input_ids`;
+        `attention_mask` is int64 [B, M], 0 where there is padding; the rest is what the language
+        model itself takes.
+        """
+        check_inputs(input_ids, inputs_embeds, pixel_values)
+        images = None
+        if input_ids is not None and pixel_values is not None:
+            spliced, images = self.embed_inputs(input_ids, pixel_values, tile_grids, attention_mask)
+            inputs_embeds, attention_mask = spliced.inputs_embeds, spliced.attention_mask
+        elif inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        fresh = past_key_values is None or past_key_values.get_seq_length() == 0
+        if position_ids is None and fresh and attention_mask is not None:
+            # Left padding must not shift positions, in training as in generation.
+            position_ids = positions(attention_mask) if attention_mask.ndim == 2 else None
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        return AlignVLMModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=images,
+        )
+
+    def _connect(self, features: Tensor, return_intermediates: bool) -> ConnectorOutput:
+        """The connector over all tiles; one tile at a time where no gradient is needed.
+
+        ALIGN's logits are N V numbers a tile, 0.4 GB in float32 for 729 and 128,256: all ten tiles
+        of a page at once would need ten times that.
+        """
+        options = {
+            "embeddings": self._text_embeddings(),
+            "grid": self.config.feature_grid,
+            "return_intermediates": return_intermediates,
+        }
+        if torch.is_grad_enabled() or len(features) == 1:
+            return self.connector(features, **options)
+        outputs = [self.connector(tile, **options) for tile in features.split(1)]
+        steps = None
+        if return_intermediates:
+            names = outputs[0].intermediates
+            steps = {
+                name: torch.cat([out.intermediates[name] for out in outputs]) for name in names
+            }
+        tokens = torch.cat([output.visual_tokens for output in outputs])
+        return ConnectorOutput(visual_tokens=tokens, grid=outputs[0].grid, intermediates=steps)
+
+    def _text_embeddings(self) -> Tensor:
+        """E [V, D] as the language model reads it; some, e.g. Gemma 3, scale it on lookup."""
+        embedding = self.get_input_embeddings()
+        scale = getattr(embedding, "embed_scale", None)
+        table = embedding.get_parameter("weight")
+        return table if scale is None else table * scale
+
+    def _condense(
+        self, images: list[Tensor], connected: ConnectorOutput, grids: list[TileGrid]
+    ) -> list[Tensor]:
+        assert self.condenser is not None and connected.intermediates is not None
+        if "vocab_probs" not in connected.intermediates:
+            raise ConfigurationError(
+                f"The connector {self.config.connector['name']!r} gives no probabilities over the "
+                "vocabulary to condense by; use 'align' or switch condense off"
+            )
+        embeddings = self._text_embeddings()
+        probs = connected.intermediates["vocab_probs"].split([grid.num_tiles for grid in grids])
+        return [
+            self.condenser(tokens, tiles.flatten(0, 1), grid, embeddings)
+            for tokens, tiles, grid in zip(images, probs, grids, strict=True)
+        ]
+
+
+def _build_condenser(config: AlignVLMConfig) -> Condenser | None:
+    if not config.condenses:
+        return None
+    from alignvlm.model.condense import build_condenser
+
+    return build_condenser(config)
+
+
+def check_inputs(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, pixel_values: Tensor | None
+) -> None:
+    """Raises a UsageError unless there is one text input, and ids where there are images."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise UsageError("Pass exactly one of input_ids and inputs_embeds")
+    if pixel_values is not None and input_ids is None:
+        raise UsageError("pixel_values need input_ids, whose placeholders say where the images go")
+
+
+def _tile_grids(tile_grids: Tensor | None, num_tiles: int) -> list[TileGrid]:
+    if tile_grids is None:
+        return [TileGrid(rows=1, cols=1, thumbnail=False)] * num_tiles
+    grids = [
+        TileGrid(rows=rows, cols=cols, thumbnail=bool(thumbnail))
+        for rows, cols, thumbnail in tile_grids.tolist()
+    ]
+    counted = sum(grid.num_tiles for grid in grids)
+    if counted != num_tiles:
+        raise UsageError(
+            f"tile_grids describe {counted} tiles in {len(grids)} images and pixel_values hold "
+            f"{num_tiles}; pass both as the processor returned them"
+        )
+    return grids

@@ -1,0 +1,51 @@
+"""The one place that imports what transformers does not promise to keep.
+
+Everything else in `alignvlm.model` uses the documented names of transformers 5.x. When a release
+moves one of these, only this module changes.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import SubConfigSpec
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import make_flat_list_of_images
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.processing_utils import MultiModalData
+from transformers.utils import cached_file
+from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
+from transformers.utils.generic import can_return_tuple
+
+__all__ = [
+    "BREAK_MARK",
+    "MARKS",
+    "BaseImageProcessor",
+    "MultiModalData",
+    "SubConfigSpec",
+    "can_return_tuple",
+    "local_folder",
+    "make_flat_list_of_images",
+    "model_class",
+    "strict",
+]
+
+MARKS = (_CONTROL_TOKEN_START, _CONTROL_TOKEN_END)
+"""Private-use characters that tokenizers drop, and cut the text at, when they are called with
+`sanitize_control_tokens=True`."""
+
+BREAK_MARK = _CONTROL_TOKEN_START
+
+
+def model_class(config: Any) -> type:
+    """The headless model class for a configuration, as `AutoModel` would choose it."""
+    return MODEL_MAPPING[type(config)]
+
+
+def local_folder(source: str | PathLike[str], file_name: str) -> Path:
+    """Where a file of a model lies on this machine; one from the Hub is fetched into the cache."""
+    path = cached_file(source, file_name, _raise_exceptions_for_missing_entries=False)
+    return Path(source) if path is None else Path(path).parent

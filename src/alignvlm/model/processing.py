@@ -1,0 +1,223 @@
+"""Messages and images to model inputs: tokenizer, image processor and the one chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from alignvlm.errors import ConfigurationError, UsageError
+from alignvlm.imaging.tiling import TileGrid
+from alignvlm.model.chat import build_chat_template, defuse
+from alignvlm.model.compat import BREAK_MARK, MultiModalData
+from alignvlm.model.configuration import AlignVLMConfig, num_visual_tokens
+from alignvlm.model.image_processing import AlignVLMImageProcessor
+from alignvlm.model.splice import IGNORED_LABEL
+
+Messages = list[dict[str, Any]]
+
+
+class AlignVLMProcessor(ProcessorMixin):
+    """Prepares text with images.
+
+    Text that reaches the processor through `apply_chat_template` cannot write control tokens: a
+    typed `<image>` or end of turn stays text. Text given to the processor directly is taken for a
+    finished prompt, in which placeholders are placeholders.
+
+    Args:
+        image_processor: cuts images into tiles.
+        tokenizer: the language model's; batches are padded on the left.
+        chat_template: see `alignvlm.model.chat`.
+        image_token: the special token that stands for a visual token.
+        placeholders_per_tile: `AlignVLMConfig.placeholders_per_tile` of the model.
+
+    Raises:
+        ConfigurationError: `image_token` is not one token of the tokenizer.
+    """
+
+    def __init__(
+        self,
+        image_processor: AlignVLMImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | None = None,
+        image_token: str = "<image>",
+        placeholders_per_tile: int | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.image_token = image_token
+        self.placeholders_per_tile = placeholders_per_tile
+        added = self.tokenizer.added_tokens_encoder
+        if image_token not in added:
+            raise ConfigurationError(
+                f"The tokenizer has no special token {image_token!r} for images; pass "
+                f"image_token=... with one of: {', '.join(sorted(added)) or 'none'}"
+            )
+        self.image_token_id: int = added[image_token]
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @classmethod
+    def build(
+        cls,
+        tokenizer: str | PreTrainedTokenizerBase,
+        config: AlignVLMConfig,
+        *,
+        chat_template: str | None = None,
+    ) -> AlignVLMProcessor:
+        """The processor that fits a model.
+
+        Args:
+            tokenizer: the language model's: Hub id, folder or object.
+            config: the model's configuration, e.g. `model.config`.
+            chat_template: Jinja source that takes content lists; None: the tokenizer's own,
+                extended for images.
+
+        Raises:
+            ConfigurationError: the tokenizer does not fit the configuration.
+        """
+        if isinstance(tokenizer, str):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        names = {token_id: name for name, token_id in tokenizer.added_tokens_encoder.items()}
+        if config.image_token_id not in names:
+            raise ConfigurationError(
+                f"Token {config.image_token_id}, the model's placeholder for images, is no special "
+                "token of this tokenizer; use the tokenizer that the model was built with"
+            )
+        image_token = names[config.image_token_id]
+        return cls(
+            image_processor=AlignVLMImageProcessor(tiling=config.tiling),
+            tokenizer=tokenizer,
+            chat_template=chat_template or build_chat_template(tokenizer, image_token),
+            image_token=image_token,
+            placeholders_per_tile=config.placeholders_per_tile,
+        )
+
+    def __call__(
+        self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Model inputs of finished prompts.
+
+        Args:
+            images: one image or a (nested) list, in the order of the placeholders.
+            text: a prompt or a list of them, with one placeholder for each image.
+            kwargs: of the tokenizer, e.g. `padding`, and `return_tensors`.
+
+        Returns:
+            `input_ids` and `attention_mask` [B, M], and with images `pixel_values`
+            [T, 3, S, S] and `tile_grids` [I, 3].
+
+        Raises:
+            UsageError: there are more or fewer placeholders than images, or truncation cut them.
+        """
+        prompts = [text] if isinstance(text, str) else list(text or [])
+        if any(BREAK_MARK in prompt for prompt in prompts):
+            kwargs["sanitize_control_tokens"] = True
+        bos = self.tokenizer.bos_token
+        if bos and prompts and all(prompt.startswith(bos) for prompt in prompts):
+            kwargs.setdefault("add_special_tokens", False)
+        try:
+            return super().__call__(images=images, text=text, **kwargs)
+        except ValueError as error:
+            raise UsageError(f"The prompt and its images do not fit together: {error}") from error
+
+    def apply_chat_template(
+        self,
+        conversation: Messages | list[Messages],
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers, with everything that users typed kept plain text.
+
+        Without `tokenize=True` the prompt is returned; where a user typed a control token it holds
+        an invisible mark, which the processor removes when it is called with the prompt.
+        """
+        template = self._resolve_chat_template(chat_template)
+        safe = defuse(conversation, self.tokenizer, template)
+        return super().apply_chat_template(safe, chat_template=template, **kwargs)
+
+    def training_example(self, conversation: Messages) -> BatchFeature:
+        """Model inputs of a finished conversation, with labels on what the assistant says.
+
+        The ids up to an answer are those that inference makes of the same messages: every answer
+        is tokenized apart from what comes before it.
+
+        Args:
+            conversation: messages of which at least one is the assistant's.
+
+        Returns:
+            As from the processor, [1, M], and `labels` int64 [1, M]: the answers' ids up to the
+            token that ends them, -100 elsewhere.
+
+        Raises:
+            UsageError: nobody answers.
+            ConfigurationError: the template rewrites earlier messages when later ones come.
+        """
+        images = [image for message in conversation for image in _images(message)]
+        ids: list[int] = []
+        labels: list[int] = []
+        pictures: list[BatchFeature] = []
+        for text, is_answer in self._turns(conversation):
+            count = text.count(self.image_token)
+            here, images = images[:count], images[count:]
+            options = {"add_special_tokens": False} if ids else {}
+            piece = self(images=here or None, text=text, **options)
+            new = list(piece["input_ids"][0])
+            ids += new
+            labels += self._labels(new) if is_answer else [IGNORED_LABEL] * len(new)
+            pictures += [piece] if here else []
+        data: dict[str, Any] = {"input_ids": [ids], "attention_mask": [[1] * len(ids)]}
+        data["labels"] = [labels]
+        for name in ("pixel_values", "tile_grids") if pictures else ():
+            data[name] = np.concatenate([piece[name] for piece in pictures])
+        return BatchFeature(data, tensor_type="pt")
+
+    def _turns(self, conversation: Messages) -> list[tuple[str, bool]]:
+        """The rendered conversation in pieces: prompt, answer, prompt, answer, ..."""
+        pieces: list[tuple[str, bool]] = []
+        rendered = ""
+        for end, message in enumerate(conversation):
+            if message["role"] != "assistant":
+                continue
+            before = self.apply_chat_template(conversation[:end], add_generation_prompt=True)
+            after = self.apply_chat_template(conversation[: end + 1])
+            if not (before.startswith(rendered) and after.startswith(before)):
+                raise ConfigurationError(
+                    "The chat template rewrites earlier messages, so training and inference would "
+                    "see different prompts; build the processor with another chat_template"
+                )
+            pieces += [(before[len(rendered) :], False), (after[len(before) :], True)]
+            rendered = after
+        if not pieces:
+            raise UsageError("The conversation has no assistant message to learn; add the answer")
+        return pieces
+
+    def _labels(self, answer: list[int]) -> list[int]:
+        """The answer up to its end-of-turn token; what the template writes after it is ignored."""
+        end = self.tokenizer.eos_token_id
+        length = answer.index(end) + 1 if end in answer else len(answer)
+        return answer[:length] + [IGNORED_LABEL] * (len(answer) - length)
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: object) -> str:
+        """The run of placeholders that takes the place of the one in the text."""
+        rows, cols, thumbnail = np.asarray(image_inputs["tile_grids"])[image_idx].tolist()
+        grid = TileGrid(rows=rows, cols=cols, thumbnail=bool(thumbnail))
+        count = num_visual_tokens(grid.num_tiles, self.placeholders_per_tile)
+        return self.image_token * count
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list[tuple[int, int]] | None = None, **_: object
+    ) -> MultiModalData:
+        """Counts for servers: placeholders and rows of `pixel_values` by (height, width)."""
+        if image_sizes is None:
+            return MultiModalData()
+        tiles = [self.image_processor.num_tiles(height, width) for height, width in image_sizes]
+        tokens = [num_visual_tokens(count, self.placeholders_per_tile) for count in tiles]
+        return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
+
+
+def _images(message: dict[str, Any]) -> list[Any]:
+    parts = message["content"] if isinstance(message["content"], (list, tuple)) else []
+    pictures = [part for part in parts if part["type"] == "image"]
+    return [part[key] for part in pictures for key in ("image", "path", "url") if key in part]

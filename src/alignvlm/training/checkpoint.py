@@ -1,0 +1,114 @@
+"""Checkpoints: a folder that is whole or absent, tensors in safetensors, everything else in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from alignvlm.errors import WeightsError
+from alignvlm.weights.cache import atomic_folder, is_complete
+
+_FOLDER = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a run needs to go on as if it had never stopped.
+
+    Attributes:
+        step: optimizer steps done.
+        weights: trained tensors by name.
+        optimizer: AdamW's state, one entry `<parameter name>/<state name>` each.
+        state: JSON values of the run (samples seen and the like).
+    """
+
+    step: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write `step-<n>` under `run_folder`, then drop all but the newest `keep`.
+
+    The folder is written under another name and renamed when every byte is on disk, so a kill at
+    any instant leaves the previous checkpoint untouched.
+    """
+    target = run_folder / f"step-{checkpoint.step:08d}"
+    with atomic_folder(target) as folder:
+        save_file(_contiguous(checkpoint.weights), folder / "weights.safetensors")
+        save_file(_contiguous(checkpoint.optimizer), folder / "optimizer.safetensors")
+        (folder / "state.json").write_text(
+            json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1), "utf-8"
+        )
+    for old in _folders(run_folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def latest(run_folder: Path) -> Checkpoint | None:
+    """Load the newest whole checkpoint of a run, or None when there is none.
+
+    Raises:
+        WeightsError: the newest whole folder cannot be read.
+    """
+    whole = [folder for folder in _folders(run_folder) if is_complete(folder)]
+    if not whole:
+        return None
+    folder = whole[-1]
+    try:
+        state = json.loads((folder / "state.json").read_text("utf-8"))
+        return Checkpoint(
+            step=state.pop("step"),
+            weights=load_file(folder / "weights.safetensors"),
+            optimizer=load_file(folder / "optimizer.safetensors"),
+            state=state,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise WeightsError(
+            f"The checkpoint {folder} cannot be read ({type(error).__name__}): "
+            "delete the folder to go on from the one before it."
+        ) from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:
+    """AdamW's state as named tensors; `names` maps each parameter to its name."""
+    tensors = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            tensors[f"{names[parameter]}/{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[Tensor, str]
+) -> None:
+    """Inverse of `optimizer_tensors`; tensors go to the device of their parameter."""
+    parameters = {name: parameter for parameter, name in names.items()}
+    for entry, value in tensors.items():
+        name, _, key = entry.rpartition("/")
+        parameter = parameters[name]
+        # AdamW keeps its step counter on the CPU unless it is fused.
+        device = "cpu" if key == "step" else parameter.device
+        optimizer.state[parameter][key] = value.to(device)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _folders(run_folder: Path) -> list[Path]:
+    if not run_folder.is_dir():
+        return []
+    found = (entry for entry in os.scandir(run_folder) if _FOLDER.fullmatch(entry.name))
+    return sorted(Path(entry.path) for entry in found)

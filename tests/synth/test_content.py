@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import datetime
+import re
+from random import Random
+
+import pytest
+
+from alignvlm.synth import content
+
+
+def test_amounts_are_written_in_three_ways() -> None:
+    written = [content.amount(1234567.5, style) for style in (",", ".", "")]
+    assert written == ["1,234,567.50", "1.234.567,50", "1234567.50"]
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ("%Y-%m-%d", "2024-03-05"),
+        ("%d/%m/%Y", "05/03/2024"),
+        ("%m/%d/%y", "03/05/24"),
+        ("%e %B %Y", "5 March 2024"),
+        ("%b %d, %Y", "Mar 05, 2024"),
+        ("%A, %e %B %Y", "Tuesday, 5 March 2024"),
+    ],
+)
+def test_dates_are_english_whatever_the_locale(style: str, expected: str) -> None:
+    assert content.write_date(datetime.date(2024, 3, 5), style) == expected
+
+
+def test_sources_are_seeded() -> None:
+    makers = (
+        content.run_of_text, content.code, content.date, content.email, content.money,
+        content.number, content.phone, content.random_string, content.url, content.word,
+    )  # fmt: skip
+    for maker in makers:
+        arguments = (12,) if maker is content.run_of_text else ()
+        made = [[maker(rng, *arguments) for _ in range(20)] for rng in map(Random, (4, 4, 5))]
+        assert made[0] == made[1]
+        assert made[0] != made[2]
+
+
+def test_every_tenth_character_of_text_is_no_letter() -> None:
+    """Reading digits and signs has to be learned as well as reading words."""
+    text = content.run_of_text(Random(1), 4000)
+    letters = sum(c.isalpha() or c == " " for c in text)
+    assert 0.5 < letters / len(text) < 0.9
+    for char in "0123456789" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~":
+        assert text.count(char) >= 5, char
+
+
+def test_emails_and_addresses_are_plain() -> None:
+    rng = Random(2)
+    for _ in range(50):
+        assert re.fullmatch(r"[\x21-\x7e]+@[a-z]+\.[a-z.]+", content.email(rng))
