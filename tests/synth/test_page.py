@@ -30,7 +30,7 @@ def covered(page: Page, margin: float) -> np.ndarray:
 
 
 def some_faces(fonts: list[Font], num: int) -> list[Font]:
-    return Random(3).sample(fonts, num)
+    return Random(3).sample(fonts, min(num, len(fonts)))
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -1,4 +1,4 @@
-"""The command line: `alignvlm ask`, `lens`, `doctor`, `data`.
+"""The command line: `alignvlm ask`, `lens`, `doctor`, `data`, `train`, `measure`.
 
 What a command needs is imported when it runs, so that `--help` is there at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from alignvlm import __version__
-from alignvlm.cli import ask, data, doctor, lens, terminal
+from alignvlm.cli import ask, data, doctor, lens, measure, terminal, train
 
 __all__ = ["app", "main", "run"]
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _module in (ask, lens, doctor, data):
+for _module in (ask, lens, doctor, data, train, measure):
     _module.register(app)
 
 
@@ -40,7 +40,9 @@ def _print_version(wanted: bool) -> None:
 def _root(
     _version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None: ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alignvlm.cli.terminal import DebugOption, explain, printable, say, status
-from alignvlm.errors import InputError, UsageError
+from alignvlm.errors import AlignVLMError, InputError, UsageError
 
 if TYPE_CHECKING:
     from alignvlm.inference.ask import Answer, Answerer
@@ -104,11 +104,14 @@ def ask(
                 _print_pieces(prefix, asked.pieces(file))
             else:
                 typer.echo(prefix + printable(asked.answer(file).text))
-        except InputError as error:
+        except Exception as error:
+            if not _is_about_the_file(error):
+                raise
             num_failed += 1
             explain(error)
             if as_json:
-                typer.echo(json.dumps({"file": file, "error": str(error)}))
+                sentence = str(error) if isinstance(error, InputError) else "internal error"
+                typer.echo(json.dumps({"file": file, "error": sentence}))
     if num_failed:
         raise typer.Exit(1)
 
@@ -169,9 +172,15 @@ def _split(arguments: list[str]) -> tuple[list[str], str]:
     if os.path.isfile(question) or not files:
         missing = "question" if os.path.isfile(question) else "file"
         raise UsageError(
-            f"The {missing} is missing: name the files first and the question last, as in {_EXAMPLE}"
+            f"The {missing} is missing: name the files first and the question last, as in "
+            f"{_EXAMPLE}"
         )
     return files, question
+
+
+def _is_about_the_file(error: Exception) -> bool:
+    """Whether other files may fare better: not after misuse, or when the model cannot be loaded."""
+    return isinstance(error, InputError) or not isinstance(error, AlignVLMError | OSError)
 
 
 def _print_pieces(prefix: str, pieces: Generator[str, None, None]) -> None:

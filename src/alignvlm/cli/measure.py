@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alignvlm.cli.terminal import DebugOption
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+__all__ = ["register"]
+
+_ASK = "from alignvlm.cli import main; main()"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("measure")(measure)
+
+
 def measure(
     model: Annotated[
-        Path | None, typer.Option(help="Model folder; without it the default model.")
+        str | None, typer.Option(metavar="DIR|HUB_ID", help="Without it the default model.")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option(help="Document kinds, separated by commas; without it all.")
+        str | None,
+        typer.Option(metavar="easy,invoice,...", help="Document kinds; the default is all."),
     ] = None,
     num_pages: Annotated[int, typer.Option(min=0, help="Pages of each kind but easy.")] = 4,
     num_easy_pages: Annotated[int, typer.Option(min=0, help="Pages of the kind easy.")] = 25,
@@ -40,22 +53,27 @@ def measure(
     predictions: Annotated[Path, typer.Option(help="JSONL file for every prediction.")] = Path(
         "runs/measure/predictions.jsonl"
     ),
+    debug: DebugOption = False,
 ) -> None:
     """Measure a model on held-out fonts and layouts, with 95 % intervals.
 
     Patch accuracy, character error, ANLS by page kind, seconds and memory, beside OCR text and
     perfect text given to the same language model.
     """
+    import torch
+
     from alignvlm.evaluation.environment import environment
     from alignvlm.evaluation.measure import MeasureConfig
     from alignvlm.evaluation.measure import measure as run
     from alignvlm.evaluation.report import summarise, write_results
-    from alignvlm.inference.default import ensure_default_model
+    from alignvlm.inference.hardware import choose_dtype
+    from alignvlm.inference.loading import find_model, quiet
+    from alignvlm.synth.generate import KINDS
     from alignvlm.training.labels import cell_labels
 
-    folder = model or ensure_default_model()
+    folder = find_model(model)
     config = MeasureConfig(
-        **({"kinds": tuple(kinds.split(","))} if kinds else {}),
+        kinds=tuple(kind.strip() for kind in kinds.split(",")) if kinds else KINDS,
         num_pages=num_pages,
         num_easy_pages=num_easy_pages,
         seed=seed,
@@ -64,15 +82,26 @@ def measure(
         limit_s=limit_time,
     )
     command = [sys.executable, "-c", _ASK, "ask", "--model", str(folder)]
-    with _progress() as told:
-        rows = run(folder, config, cell_labels, predictions, ask_command=command, on_progress=told)
-    facts = {"model": folder.name, **environment(), "settings": asdict(config)}
+    dtype = choose_dtype(torch.device("cpu"))
+    with quiet(), _progress() as told:
+        rows = run(
+            folder,
+            config,
+            cell_labels,
+            predictions,
+            dtype=dtype,
+            ask_command=command,
+            on_progress=told,
+        )
+    facts = {
+        "model": folder.name,
+        **environment(),
+        "weights": str(dtype).removeprefix("torch."),
+        "settings": asdict(config),
+    }
     written = write_results(output, "default_model", {"run": facts, "results": summarise(rows)})
     for path in (*written, predictions):
         typer.echo(path)
-
-
-_ASK = "from alignvlm.cli import main; main()"
 
 
 @contextmanager

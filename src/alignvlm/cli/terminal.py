@@ -65,6 +65,8 @@ def session() -> Iterator[Session]:
         this.status = 1
     except Exception as error:
         this.status = explain(error)
+        if isinstance(error, OSError):
+            _discard_stdout()  # it may be what could not be written to
 
 
 def explain(error: Exception) -> int:
@@ -74,6 +76,13 @@ def explain(error: Exception) -> int:
     if isinstance(error, AlignVLMError):
         say(f"Error: {error}")
         return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f" at {error.filename!r}" if error.filename else ""
+        say(
+            f"Error: the system refused to read or write{where} ({error.strerror}): check the disk "
+            "and its permissions"
+        )
+        return 1
     say(
         f"Error: internal error ({type(error).__name__}): run the command again with --debug and "
         "report what it prints"
@@ -83,13 +92,14 @@ def explain(error: Exception) -> int:
 
 def say(text: str) -> None:
     """One line on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    start = _CLEAR_LINE if _is_watched() else ""
+    print(start + printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
     """Show on stderr, while the block runs, what is being done; nothing where no one looks."""
-    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    shown = _is_watched()
     if shown:
         print(f"{_CLEAR_LINE}{printable(text)} ...", end="", file=sys.stderr, flush=True)
     try:
@@ -99,6 +109,10 @@ def status(text: str) -> Iterator[None]:
             print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
 
+def _is_watched() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def printable(text: str) -> str:
     """The text without characters that steer a terminal: pages and file names are strangers'."""
     return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
@@ -106,6 +120,8 @@ def printable(text: str) -> str:
 
 def _set_debug(wanted: bool) -> None:
     _current.debug = wanted
+    if wanted and not sys.warnoptions:
+        warnings.simplefilter("default")
 
 
 DebugOption = Annotated[

@@ -59,13 +59,15 @@ class Reader:
 
     Args:
         folder: as `AlignVLM.from_pretrained` takes it, tokenizer and processor inside.
+        dtype: of the weights in memory.
 
     Raises:
         ConfigurationError: its connector is not ALIGN over a list of characters.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.model = AlignVLM.from_pretrained(folder).eval()
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        make: Any = AlignVLM  # never an instance of itself, which type checkers cannot follow
+        self.model = make.from_pretrained(folder, dtype=dtype).eval()
         self.processor = AlignVLMProcessor.from_pretrained(folder)
         self.tokenizer: Tokenizer = load_plain_tokenizer(folder)
         config = self.model.config

@@ -51,7 +51,8 @@ def measure_encoder(
     """Rows of patch accuracy and of page readings, e.g. of a training checkpoint.
 
     Args:
-        encoder, connector: as trained together.
+        encoder: the vision encoder.
+        connector: as trained with it.
         characters: what each of the connector's words says; the first is "empty".
         label_cells: see `LabelCells`.
         tiling: how pages become tiles; layout "canvas".

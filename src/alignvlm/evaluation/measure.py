@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+
+import torch
 
 from alignvlm.evaluation.answers import CONDENSE_WAYS, Answer, Asker, EncodedPage, Reader
 from alignvlm.evaluation.baselines import RapidOcr, text_tokens
@@ -87,6 +88,7 @@ def measure(
     label_cells: LabelCells,
     predictions: Path,
     *,
+    dtype: torch.dtype,
     ask_command: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Row]:
@@ -97,6 +99,7 @@ def measure(
         config: how much.
         label_cells: see `alignvlm.evaluation.encoder`.
         predictions: the JSONL file to write.
+        dtype: of all weights, the one that `ask_command` uses.
         ask_command: the command that answers a question in a fresh process; the page's file and
             the question are put behind it. None: cold starts are not measured.
         on_progress: see `OnProgress`.
@@ -110,15 +113,15 @@ def measure(
     """
     told = on_progress or (lambda stage, done, total: None)
     deadline = time.monotonic() + config.limit_s if config.limit_s else float("inf")
-    reader = Reader(folder)
     recorder = Recorder(predictions)
     try:
-        run = _Run(config, reader, recorder, told, deadline)
-        run.patches(label_cells)
-        run.pages(_systems(reader) if config.baselines else [])
-        run.condense_ways()
         if ask_command:
-            run.cold_starts(ask_command)
+            _cold_starts(config, ask_command, recorder, told)
+        run = _Run(config, Reader(folder, dtype), recorder, told, deadline)
+        run.patches(label_cells)
+        run.warm_up()
+        run.condense_ways()
+        run.pages()
     finally:
         recorder.close()
     return recorder.rows
@@ -148,6 +151,39 @@ def _systems(reader: Reader) -> list[_TextSystem]:
         _TextSystem(name="rapidocr, tuned LLM", ocr=ocr, asker=tuned),
         _TextSystem(name="rapidocr, untuned LLM", ocr=ocr, asker=untuned),
     ]
+
+
+def _cold_starts(
+    config: MeasureConfig, command: Sequence[str], recorder: Recorder, told: OnProgress
+) -> None:
+    """Fresh processes: for one tile, and for a whole document where there is another kind.
+
+    They come first: this process is small then, and a command that fails does so at once.
+    """
+    kinds = list(dict.fromkeys(("easy", *config.kinds)))[:2]
+    planned = [(kind, config.seed + n) for kind in kinds for n in range(config.num_cold)]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "page.png"
+        for done, (kind, seed) in enumerate(planned, start=1):
+            page = _draw(config, kind, seed)
+            page.image.save(path)
+            cost = run_process([*command, str(path), page.questions[0].question])
+            recorder.add(
+                {
+                    "row": "cold",
+                    "kind": kind,
+                    "seed": page.seed,
+                    "prediction": cost.output.strip(),
+                    "answers": list(page.questions[0].answers),
+                    "seconds": cost.seconds,
+                    "peak_bytes": cost.peak_bytes,
+                }
+            )
+            told("cold starts", done, len(planned))
+
+
+def _draw(config: MeasureConfig, kind: str, seed: int) -> Page:
+    return generate(kind, seed, "heldout", config.strength)
 
 
 class _Run:
@@ -182,14 +218,14 @@ class _Run:
             self._recorder.add(row)
             self._told("patches", done, 6 * config.num_tiles)
 
-    def pages(self, systems: Sequence[_TextSystem]) -> None:
+    def pages(self) -> None:
         """Readings and answers, of the model and of the baselines, kind by kind in turn."""
+        systems = _systems(self._reader) if self._config.baselines else []
         planned = list(planned_pages(self._config))
-        self._warm_up(*planned[0])
         for done, (kind, seed) in enumerate(planned, start=1):
             if time.monotonic() > self._deadline:
                 break
-            page = self._page(kind, seed)
+            page = _draw(self._config, kind, seed)
             encoded = self._reader.encode(page.image)
             self._recorder.add(
                 {**reading_row("alignvlm", page, encoded.text), "seconds": encoded.seconds}
@@ -197,6 +233,11 @@ class _Run:
             self._answers("alignvlm", self._asker, page, encoded)
             self._baselines(page, systems)
             self._told("pages", done, len(planned))
+
+    def warm_up(self) -> None:
+        """One answer that is not counted: the first of a process pays for what others reuse."""
+        page = _draw(self._config, "easy", self._config.seed)
+        self._asker.ask(self._reader.encode(page.image).tokens, "What is this?")
 
     def condense_ways(self) -> None:
         """The ways to shorten visual tokens, on the same easy pages, the fastest way first."""
@@ -207,37 +248,12 @@ class _Run:
             self._reader.condense(options)
             for number in range(config.num_condense_pages):
                 if time.monotonic() <= self._deadline:
-                    page = self._page("easy", config.seed + number)
+                    page = _draw(config, "easy", config.seed + number)
                     encoded = self._reader.encode(page.image)
                     self._ask("condense", way, self._asker, page, page.questions[0], encoded)
                 done += 1
                 self._told("condense", done, total)
         self._reader.condense(stored)
-
-    def cold_starts(self, command: Sequence[str]) -> None:
-        """Fresh processes: one tile, and a whole document where a kind has one."""
-        kinds = dict.fromkeys(("easy", *self._config.kinds))
-        chosen = list(kinds)[:2]
-        with TemporaryDirectory() as folder:
-            for index, kind in enumerate(chosen):
-                for number in range(self._config.num_cold):
-                    page = self._page(kind, self._config.seed + number)
-                    path = Path(folder) / f"{kind}-{number}.png"
-                    page.image.save(path)
-                    cost = run_process([*command, str(path), page.questions[0].question])
-                    self._recorder.add(
-                        {
-                            "row": "cold",
-                            "kind": kind,
-                            "seed": page.seed,
-                            "prediction": cost.output.strip(),
-                            "answers": list(page.questions[0].answers),
-                            "seconds": cost.seconds,
-                            "peak_bytes": cost.peak_bytes,
-                        }
-                    )
-                    done = index * self._config.num_cold + number + 1
-                    self._told("cold starts", done, len(chosen) * self._config.num_cold)
 
     def _baselines(self, page: Page, systems: Sequence[_TextSystem]) -> None:
         read: EncodedPage | None = None
@@ -290,18 +306,10 @@ class _Run:
             }
         )
 
-    def _warm_up(self, kind: str, seed: int) -> None:
-        """One answer that is not counted: the first of a process pays for what others reuse."""
-        page = self._page(kind, seed)
-        self._asker.ask(self._reader.encode(page.image).tokens, "What is this?")
-
-    def _page(self, kind: str, seed: int) -> Page:
-        return generate(kind, seed, "heldout", self._config.strength)
-
 
 def planned_pages(config: MeasureConfig) -> Iterator[tuple[str, int]]:
     """(kind, seed) of every page, the kinds in turn, so that a time limit spares none."""
-    counts: dict[str, Any] = {
+    counts = {
         kind: config.num_easy_pages if kind == "easy" else config.num_pages for kind in config.kinds
     }
     for number in range(max(counts.values())):

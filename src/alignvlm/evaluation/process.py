@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from alignvlm.errors import InputError
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,19 @@ def run_process(command: Sequence[str]) -> ProcessCost:
     Raises:
         InputError: it did not exit with 0; the message ends with the last line of its stderr.
     """
-    with tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdout is not None
-        with process.stdout:
-            output = process.stdout.read()
-        # wait4 gives this child's own usage; getrusage would mix it with all children before.
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines() or ["nothing"]
-            raise InputError(
-                f"The command {' '.join(command[:6])} ... ended with status {process.returncode} "
-                f"and said: {lines[-1]}"
-            )
+    with TemporaryDirectory() as folder:
+        result = Path(folder) / "cost.json"
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(result)]
+        done = subprocess.run([*launcher, *command], capture_output=True, check=False)
+        if done.returncode == 0:
+            status, seconds, peak = json.loads(result.read_text(encoding="utf-8"))
+        else:
+            status = done.returncode
+    if status != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        raise InputError(
+            f"The command {' '.join(command[:4])} ... ended with status {status} and said: "
+            f"{lines[-1]}"
+        )
     unit = 1 if sys.platform == "darwin" else 1024
-    return ProcessCost(seconds, usage.ru_maxrss * unit, output.decode(errors="replace"))
+    return ProcessCost(seconds, peak * unit, done.stdout.decode(errors="replace"))

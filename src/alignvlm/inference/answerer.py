@@ -70,7 +70,9 @@ class ModelAnswerer(Answerer):
             self._announce(f"Running on {describe(self._device, dtype)}")
         return load_model(self._folder, self._device, dtype)
 
-    def answer(self, page: Page, question: str, max_new_tokens: int) -> Generator[str, None, Answer]:
+    def answer(
+        self, page: Page, question: str, max_new_tokens: int
+    ) -> Generator[str, None, Answer]:
         """See `Answerer.answer`."""
         from alignvlm.inference.decoding import TextPieces, greedy
 

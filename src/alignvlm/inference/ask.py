@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from os import PathLike, fspath
-from typing import Final
+from typing import Final, cast
 
 from alignvlm.errors import UsageError
 from alignvlm.imaging.decode import Page, load_pages
@@ -60,7 +60,9 @@ class Answer:
     @property
     def mean_log_probability(self) -> float:
         """Mean natural logarithm of the tokens' probabilities; minus infinity without tokens."""
-        logs = [math.log(probability) if probability else -math.inf for _, probability in self.tokens]
+        logs = [
+            math.log(probability) if probability else -math.inf for _, probability in self.tokens
+        ]
         return sum(logs) / len(logs) if logs else -math.inf
 
 
@@ -68,7 +70,9 @@ class Answerer(ABC):
     """Something that answers questions about pages."""
 
     @abstractmethod
-    def answer(self, page: Page, question: str, max_new_tokens: int) -> Generator[str, None, Answer]:
+    def answer(
+        self, page: Page, question: str, max_new_tokens: int
+    ) -> Generator[str, None, Answer]:
         """Yield the answer's text piece by piece, and return the whole answer.
 
         Raises:
@@ -134,7 +138,7 @@ def ask_pages(
     """Yield one answer for each page, in order; arguments and errors are those of `ask`."""
     check_question(question, max_new_tokens)
     answerer = _answerer(model, device)
-    with closing(load_pages(path, pages, limits)) as loaded:
+    with _opened(path, pages, limits) as loaded:
         for page in loaded:
             yield _whole(answerer.answer(page, question, max_new_tokens))
 
@@ -156,7 +160,7 @@ def stream(
     """
     check_question(question, max_new_tokens)
     answerer = _answerer(model, device)
-    with closing(load_pages(path, pages, limits)) as loaded:
+    with _opened(path, pages, limits) as loaded:
         first = next(loaded)
         second = next(loaded, None)
         if second is None:
@@ -197,6 +201,13 @@ def check_question(question: str, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         ) from None
     if max_new_tokens < 1:
         raise UsageError(f"An answer of {max_new_tokens} tokens is none: allow 1 or more")
+
+
+def _opened(
+    path: str | PathLike[str], pages: str | None, limits: Limits
+) -> closing[Generator[Page, None, None]]:
+    """The file's pages; leaving the block ends the process that decodes them."""
+    return closing(cast("Generator[Page, None, None]", load_pages(path, pages, limits)))
 
 
 def _whole(pieces: Generator[str, None, Answer]) -> Answer:

@@ -32,6 +32,7 @@ def greedy(
     """Yield (token id, its probability) until a stop token, which is yielded too, or the maximum.
 
     Args:
+        model: any with a cache, in evaluation mode.
         inputs_embeds: H [1, L, D], the prompt with its visual tokens.
         stop_ids: tokens that end an answer.
         max_new_tokens: most tokens to yield.

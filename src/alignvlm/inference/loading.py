@@ -121,7 +121,9 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from alignvlm.model import AlignVLM
 
     with quiet():
-        model = AlignVLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        # mypy takes a class that refuses to be made for a function.
+        make: Any = AlignVLM
+        model = make.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return model.to(device).eval()
 
 

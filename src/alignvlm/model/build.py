@@ -28,6 +28,9 @@ from alignvlm.model.presets import find_preset
 Source: TypeAlias = "str | PathLike[str] | PreTrainedConfig | PreTrainedModel"
 """Hub id or folder (pretrained), configuration (fresh weights) or model (taken as it is)."""
 
+# Options of `from_pretrained` that also say where config.json is.
+_WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
@@ -112,9 +115,12 @@ class AlignVLM:
             WeightsError: weights are absent, damaged, missing, superfluous or of wrong shapes.
         """
         try:
-            stored, _ = PreTrainedConfig.get_config_dict(source)
+            where = {name: kwargs[name] for name in _WHERE if name in kwargs}
+            stored, _ = PreTrainedConfig.get_config_dict(source, **where)
         except _LOADING_ERRORS as error:
             raise _unreadable(source) from error
+        if not stored:
+            raise _unreadable(source)
         if stored.get("model_type") != AlignVLMConfig.model_type:
             raise ConfigurationError(
                 f"{source} holds a model of type {stored.get('model_type')!r}, not an AlignVLM "

@@ -27,7 +27,7 @@ from torch import Tensor
 from alignvlm.errors import ConfigurationError, WeightsError
 from alignvlm.imaging.tiling import TileGrid
 from alignvlm.model.configuration import AlignVLMConfig
-from alignvlm.model.reading import Reading, ReadGlyph, read
+from alignvlm.model.reading import ReadGlyph, Reading, read
 
 _UNSURE = 0.95  # a character less probable than this brings its second guess along
 _MAX_GUESSES = 3  # uncertain characters of one token that are varied
@@ -144,7 +144,7 @@ def build_condenser(config: AlignVLMConfig) -> Condenser:
     Raises:
         ConfigurationError: the connector has no distribution over words, or an option is unknown.
     """
-    options = dict(config.condense)
+    options = dict(config.condense or {})
     vocabulary = config.connector.get("vocabulary")
     if config.connector["name"] != "align" or vocabulary is None:
         raise ConfigurationError(

@@ -84,6 +84,15 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
         """See `AlignVLMModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, *args, **kwargs)
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, with each part's dtype recorded, as loading does.
+
+        So saving what was loaded writes the same bytes again.
+        """
+        self.config.vision_config.dtype = self.model.vision_model.dtype
+        self.config.text_config.dtype = self.model.language_model.dtype
+        super().save_pretrained(*args, **kwargs)
+
     @can_return_tuple
     def forward(
         self,

@@ -133,7 +133,11 @@ class AlignVLMProcessor(ProcessorMixin):
         Without `tokenize=True` the prompt is returned; where a user typed a control token it holds
         an invisible mark, which the processor removes when it is called with the prompt.
         """
-        template = self._resolve_chat_template(chat_template)
+        template = chat_template or self.chat_template
+        if not isinstance(template, str):
+            raise ConfigurationError(
+                "The processor has no chat template; build it with AlignVLMProcessor.build"
+            )
         safe = defuse(conversation, self.tokenizer, template)
         return super().apply_chat_template(safe, chat_template=template, **kwargs)
 

@@ -178,6 +178,7 @@ def _segments(glyphs: list[ReadGlyph], widest: float) -> list[ReadLine]:
     """Cut a row of characters where another column of the page begins; add missing spaces.
 
     Args:
+        glyphs: of one row, from left to right.
         widest: largest distance in cells that neighbouring characters of this page may have.
     """
     gaps = _gaps(glyphs)

@@ -121,7 +121,8 @@ _SPELLED = {
 _CACHE_FOLDER = Path("~/.cache/alignvlm/fonts")
 _SYSTEM_FOLDERS = (
     "/usr/share/fonts", "/usr/share/texmf/fonts", "/usr/local/share/fonts",
-    "~/.local/share/fonts", "~/.fonts", "/Library/Fonts", "/System/Library/Fonts", "C:/Windows/Fonts",
+    "~/.local/share/fonts", "~/.fonts", "/Library/Fonts", "/System/Library/Fonts",
+    "C:/Windows/Fonts",
 )  # fmt: skip
 _SCAN_VERSION = 1
 

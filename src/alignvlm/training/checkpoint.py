@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that is whole or absent, tensors in safetensors, everything else in JSON."""
+"""Checkpoints: a folder that is whole or absent; tensors in safetensors, the rest in JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignvlm.errors import WeightsError
 from alignvlm.weights.cache import atomic_folder, is_complete
@@ -81,7 +82,9 @@ def latest(run_folder: Path) -> Checkpoint | None:
         ) from error
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
+) -> dict[str, Tensor]:
     """AdamW's state as named tensors; `names` maps each parameter to its name."""
     tensors = {}
     for parameter, values in optimizer.state.items():
@@ -91,7 +94,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[Tensor, str]
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: Mapping[nn.Parameter, str]
 ) -> None:
     """Inverse of `optimizer_tensors`; tensors go to the device of their parameter."""
     parameters = {name: parameter for parameter, name in names.items()}

@@ -127,7 +127,9 @@ class GroundedTask(Task):
         features = self._module["vision_model"](pixels).last_hidden_state
         logits = self._module["connector"].vocab_logits(features)
         labels = batch["labels"]
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+        )
         with torch.no_grad():
             says = logits.argmax(-1)
             text = labels > 0

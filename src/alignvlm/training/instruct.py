@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -112,12 +113,9 @@ class InstructSource(Source):
         self._cell_px = cell_px
         self._mixture = mixture
         self._seed = seed
-        self._plain: Tokenizer | None = None
-        self._control: Tokenizer | None = None
 
     def sample(self, index: int) -> tuple[list[int], list[tuple[list[int], list[int]]]]:
-        """Page `index`: ids up to the page's end, and (question ids, answer ids) of each question."""
-        self._load()
+        """Page `index`: ids up to the page's end, then question ids and answer ids of each turn."""
         rng = Random(f"instruct-{self._seed}-{index}")
         kinds, weights = zip(*self._mixture.kinds, strict=True)
         while True:
@@ -126,7 +124,7 @@ class InstructSource(Source):
             if page.questions and len(ids) <= self._mixture.max_tokens:
                 break
         turns = [self._turn(q.question, q.answers[0]) for q in page.questions]
-        return self._ids(self._control, self._parts.before) + ids, turns
+        return _ids(self._tokenizers[1], self._parts.before) + ids, turns
 
     def collate(
         self, samples: Sequence[tuple[list[int], list[tuple[list[int], list[int]]]]]
@@ -168,21 +166,18 @@ class InstructSource(Source):
         if rng.random() < self._mixture.noisy_share:
             answers = [answer for question in page.questions for answer in question.answers]
             text = misread(text, rng, rng.uniform(0, self._mixture.max_noise), answers)
-        return self._ids(self._plain, text)
+        return _ids(self._tokenizers[0], text)
 
     def _turn(self, question: str, answer: str) -> tuple[list[int], list[int]]:
-        parts = self._parts
-        asked = self._ids(self._control, parts.between + question + parts.after)
-        return asked, self._ids(self._control, answer + parts.end.rstrip("\n"))
+        parts, tokenizer = self._parts, self._tokenizers[1]
+        asked = _ids(tokenizer, parts.between + question + parts.after)
+        return asked, _ids(tokenizer, answer + parts.end.rstrip("\n"))
 
-    def _load(self) -> None:
-        if self._plain is None:
-            self._plain = load_plain_tokenizer(self._folder)
-            self._control = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
-
-    @staticmethod
-    def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
+    @cached_property
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """For text of pages, where control tokens are plain text, and for the template."""
+        control = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        return load_plain_tokenizer(self._folder), control
 
 
 class InstructTask(Task):
@@ -218,7 +213,7 @@ class InstructTask(Task):
         return loss, {"accuracy": right.item(), "tokens": float(labels.numel())}
 
 
-def add_lora(language_model: nn.Module, rank: int, alpha: float) -> nn.Module:
+def add_lora(language_model: nn.Module, rank: int, alpha: int) -> nn.Module:
     """Freeze a language model and add a LoRA adapter to the matrices of `LORA_TARGETS`.
 
     Raises:
@@ -235,6 +230,10 @@ def add_lora(language_model: nn.Module, rank: int, alpha: float) -> nn.Module:
             # Steps of 1e-4 vanish in bfloat16's 8 bits.
             parameter.data = parameter.data.float()
     return model
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def _extend(ids: list[int], run: list[int], positions: list[int], places: range) -> None:

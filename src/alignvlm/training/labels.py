@@ -9,6 +9,7 @@ keeps doubled letters apart and makes each line of text one row of cells.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ def cell_labels(
     Args:
         page: drawn at the resolution of the cells.
         words: index in the connector's vocabulary of each character it can say.
+        num_rows: rows of cells.
+        num_columns: columns of cells.
+        cell_height_px: height of a cell.
+        cell_width_px: width of a cell.
         empty: the index for a cell with nothing to say.
 
     Returns:
@@ -43,7 +48,7 @@ def cell_labels(
     """
     labels = np.full((num_rows, num_columns), empty, dtype=np.int64)
     taken = np.zeros((num_rows, num_columns), dtype=bool)
-    for line, follower in zip(page.lines, (*page.lines[1:], None), strict=True):
+    for line, follower in zip_longest(page.lines, page.lines[1:]):
         places = [(*_place(line, glyph), glyph.char) for glyph in line.glyphs]
         places += _gap(line, follower)
         for x, y, char in places:
@@ -69,7 +74,10 @@ def _gap(line: Line, follower: Line | None) -> list[tuple[float, float, str]]:
     """The space between two runs of text that stand as close as two words do."""
     if follower is None:
         return []
-    (left, y), (right, other_y) = _place(line, line.glyphs[-1]), _place(follower, follower.glyphs[0])
+    (left, y), (right, other_y) = (
+        _place(line, line.glyphs[-1]),
+        _place(follower, follower.glyphs[0]),
+    )
     width = follower.glyphs[0].x0 - line.glyphs[-1].x1
     if abs(y - other_y) > 0.3 * line.font_px or not 0.15 < width / line.font_px < _WORD_GAP_EM:
         return []
@@ -88,6 +96,7 @@ def labelled_reading(page: Page, characters: Sequence[str], cell_px: tuple[int, 
     """What a reader without error says of a page: its labels, read as probabilities are.
 
     Args:
+        page: drawn, with its text.
         characters: what each word of the connector says; index 0 is "empty".
         cell_px: (height, width) of a cell.
     """

@@ -103,6 +103,9 @@ def train(
     SIGTERM and SIGINT end the run after the step under way, with a checkpoint.
 
     Args:
+        task: what is trained.
+        config: how long and how fast.
+        run_folder: holds checkpoints and log; made if it is not there.
         on_step: called with the number of steps done after each of them.
 
     Returns:
@@ -116,7 +119,9 @@ def train(
     _check_same_configuration(run_folder, config)
     device = torch.device(config.device)
     module = task.module.to(device).train()
-    names = {parameter: name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    names = {
+        parameter: name for name, parameter in module.named_parameters() if parameter.requires_grad
+    }
     optimizer = _optimizer(task, names, config)
     step = _restore(module, optimizer, names, run_folder)
     tracker = Tracker(run_folder, name=run_folder.name, num_steps=config.num_steps, first_step=step)
@@ -143,7 +148,9 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     span = max(1, config.num_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / span))
+    return (
+        config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / span))
+    )
 
 
 def _step(
@@ -181,7 +188,9 @@ def _step(
     }
 
 
-def _optimizer(task: Task, names: dict[nn.Parameter, str], config: TrainConfig) -> torch.optim.AdamW:
+def _optimizer(
+    task: Task, names: dict[nn.Parameter, str], config: TrainConfig
+) -> torch.optim.AdamW:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter, name in names.items():
         key = (task.learning_rate_factor(name), parameter.ndim > 1)
@@ -244,7 +253,7 @@ def _restore(
             f"The checkpoint in {run_folder} lacks {len(missing)} trained tensors "
             f"(first: {sorted(missing)[0]}): it is of another model, choose another run folder."
         )
-    checkpoints.restore_optimizer(optimizer, found.optimizer, dict(names))
+    checkpoints.restore_optimizer(optimizer, found.optimizer, names)
     return found.step
 
 
@@ -263,7 +272,7 @@ def _save(
         checkpoints.Checkpoint(
             step=step,
             weights=weights,
-            optimizer=checkpoints.optimizer_tensors(optimizer, dict(names)),
+            optimizer=checkpoints.optimizer_tensors(optimizer, names),
             state={"seed": config.seed},
         ),
         keep=config.keep,

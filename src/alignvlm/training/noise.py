@@ -17,6 +17,9 @@ def misread(text: str, rng: Random, rate: float, keep: Sequence[str] = ()) -> st
     """The text with about `rate` of its characters confused, lost or doubled.
 
     Args:
+        text: of a page.
+        rng: source of randomness.
+        rate: share of wrong characters, 0 to 1.
         keep: strings that stay whole wherever they occur: answers, which the model shall copy and
             not guess.
     """

@@ -1,0 +1,1 @@
+"""Pretrained weights that package indexes carry, brought to a local cache once."""

@@ -56,14 +56,19 @@ def trunk_convolutions(path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependencyError("onnx", "read the recogniser's weights", extra="ppocr") from error
+        raise MissingDependencyError(
+            "onnx", "read the recogniser's weights", extra="ppocr"
+        ) from error
     graph = _Graph(onnx.load(str(path)).graph)
     pairs = []
     for weight, bias in graph.convolutions():
         pairs.append((torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy())))
         if len(pairs) == NUM_TRUNK_CONVOLUTIONS:
             return pairs
-    raise WeightsError(f"{path.name} holds {len(pairs)} convolutions, {NUM_TRUNK_CONVOLUTIONS} expected.")
+    raise WeightsError(
+        f"{path.name} holds {len(pairs)} convolutions and {NUM_TRUNK_CONVOLUTIONS} are expected: "
+        "install the package rapidocr in version 3.10.0"
+    )
 
 
 def load_trunk(trunk: torch.nn.Module, path: Path | None = None) -> None:

@@ -50,7 +50,8 @@ def _make(context: Context) -> _Form:
     fields = [
         ("First name", first), ("Last name", last), ("Date of birth", context.date()),
         ("Street", rng.choice(known.streets)), ("City", rng.choice(known.towns)),
-        ("Postcode", rng.choice(known.postcodes)), ("Phone", content.phone(rng)), ("E-mail", content.email(rng)),
+        ("Postcode", rng.choice(known.postcodes)), ("Phone", content.phone(rng)),
+        ("E-mail", content.email(rng)),
         ("Occupation", rng.choice(known.jobs)), ("Employer", rng.choice(known.companies)),
         ("Membership no.", content.code(rng)), ("Start date", context.date()),
         ("Emergency contact", rng.choice(known.names)), ("Nationality", rng.choice(_NATIONS)),
@@ -129,9 +130,9 @@ def _captions(context: Context) -> Page:
                     sheet.canvas.rule(x, base, x + step - 16, base, sheet.style.accent)
             sheet.down()
         sheet.down(0.4)
-    num_rows = (len(form.ticks) + 1) // 2 + 0.6
-    sheet.canvas.box(sheet.left - 6, sheet.y, sheet.right + 6, sheet.y + num_rows * sheet.pitch * 1.2,
-                     fill=pale(sheet.style.accent))  # fmt: skip
+    bottom = sheet.y + ((len(form.ticks) + 1) // 2 + 0.6) * 1.2 * sheet.pitch
+    ground = pale(sheet.style.accent)
+    sheet.canvas.box(sheet.left - 6, sheet.y, sheet.right + 6, bottom, fill=ground)
     return _close(sheet, form)
 
 

@@ -26,7 +26,8 @@ _WARES = (
     "Minced beef", "Salmon", "Potatoes", "Onions", "Carrots", "Lettuce", "Cucumber", "Peppers",
     "Chocolate", "Biscuits", "Crisps", "Ice cream", "Frozen peas", "Honey", "Jam", "Cereal",
     "Mineral water", "Lemonade", "Beer", "Red wine", "Soap", "Shampoo", "Toothpaste", "Tissues",
-    "Batteries", "Light bulbs", "Dish soap", "Sponges", "Cat food", "Dog food", "Magazine", "Stamps",
+    "Batteries", "Light bulbs", "Dish soap", "Sponges", "Cat food", "Dog food", "Magazine",
+    "Stamps",
 )  # fmt: skip
 _SHOPS = ("Market", "Store", "Foods", "Corner Shop", "Supermarket", "Deli", "Bakery", "Grocery")
 _TOTALS = ("TOTAL", "Total", "Amount due", "Balance", "To pay", "Sum")

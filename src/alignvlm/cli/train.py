@@ -1,0 +1,78 @@
+"""`alignvlm train`: the default model's stages, one command each, and their export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train` to the application."""
+    commands = typer.Typer(help="Train the default model, stage by stage.", no_args_is_help=True)
+    commands.command("read")(read)
+    commands.command("answer")(answer)
+    commands.command("export")(export)
+    app.add_typer(commands, name="train")
+
+
+_Run = Annotated[Path, typer.Option("--run", help="Run folder; an unfinished run goes on.")]
+_Budget = Annotated[str, typer.Option("--budget", help="cpu or gpu.")]
+_Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")]
+_Steps = Annotated[
+    int, typer.Option("--steps", min=1, help="Shorten or lengthen the run; default: the budget's.")
+]
+
+
+def read(
+    run: _Run = Path("runs/read"),
+    budget: _Budget = "cpu",
+    threads: _Threads = 2,
+    steps: _Steps | None = None,
+) -> None:
+    """Stage 1: encoder and connector learn to say what stands under every cell."""
+    _train("read", run, budget, threads, steps)
+
+
+def answer(
+    run: _Run = Path("runs/answer"),
+    budget: _Budget = "cpu",
+    threads: _Threads = 2,
+    steps: _Steps | None = None,
+) -> None:
+    """Stage 2: the language model learns to answer short, from the page."""
+    _train("answer", run, budget, threads, steps)
+
+
+def export(
+    target: Annotated[Path, typer.Argument(help="Folder to write, e.g. build/default.")],
+    read_run: Annotated[Path, typer.Option("--read", help="Run of stage 1.")] = Path("runs/read"),
+    answer_run: Annotated[Path, typer.Option("--answer", help="Run of stage 2.")] = Path(
+        "runs/answer"
+    ),
+) -> None:
+    """Write the trained weights as the files that the package ships."""
+    from alignvlm.training.stages import export as write
+
+    typer.echo(write(read_run, answer_run, target))
+
+
+def _train(name: str, run: Path, budget: str, threads: int, steps: int | None) -> None:
+    import torch
+
+    from alignvlm.training.loop import train
+    from alignvlm.training.stages import num_trained, stage
+
+    torch.set_num_threads(threads)
+    task, config = stage(name, budget)
+    if steps is not None:
+        config = replace(config, num_steps=steps)
+    typer.echo(
+        f"{name}: {num_trained(task.module) / 1e6:.1f} M parameters, {config.num_steps} steps of "
+        f"{config.batch_size} pages on {config.device}, log in {run / 'log.jsonl'}",
+        err=True,
+    )
+    done = train(task, config, run)
+    typer.echo(f"{done} of {config.num_steps} steps done, checkpoint in {run}", err=True)

@@ -1,0 +1,241 @@
+"""The default model's two stages as data, and the objects they train.
+
+1. `read`: encoder and connector learn to say the character under every cell (grounded.py).
+2. `answer`: the language model learns to answer short, from the page (instruct.py).
+
+Neither exists in the paper, whose three stages train on 16 million image-text pairs; what a
+setting follows is said beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from alignvlm.connectors.align import Align
+from alignvlm.errors import ConfigurationError, WeightsError
+from alignvlm.model.characters import character_tokens
+from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
+from alignvlm.training import checkpoint
+from alignvlm.training.grounded import GroundedMixture, GroundedSource, GroundedTask
+from alignvlm.training.instruct import (
+    LORA_TARGETS,
+    InstructMixture,
+    InstructSource,
+    InstructTask,
+    add_lora,
+    prompt_parts,
+)
+from alignvlm.training.loop import Task, TrainConfig
+from alignvlm.weights.cache import atomic_folder
+from alignvlm.weights.ppocr import load_trunk
+from alignvlm.weights.smollm2 import ensure_smollm2, load_smollm2
+
+LORA_RANK = 16
+LORA_ALPHA = 32
+
+# With a gain of 1 a fresh connector is nearly uniform even over 138 words; 2 starts it sharper
+# without making any word certain.
+CONNECTOR_GAIN = 2.0
+
+TILING: dict[str, Any] = {"layout": "canvas", "thumbnail": False, "max_upscale": 1.0}
+CONDENSE: dict[str, Any] = {"prune": True, "merge": "spell"}
+
+# Kinds of pages and how often each is drawn; easy pages are short, so they come twice as often.
+ANSWER_KINDS = (
+    ("easy", 2.0),
+    ("invoice", 1.5),
+    ("receipt", 1.0),
+    ("form", 1.0),
+    ("letter", 1.0),
+    ("statement", 1.0),
+    ("table", 1.5),
+    ("chart", 0.5),
+    ("text", 1.0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long each stage trains.
+
+    Attributes:
+        read, answer: loop settings of the two stages.
+    """
+
+    read: TrainConfig
+    answer: TrainConfig
+
+
+# "cpu" is what the shipped weights were trained with, one thread a stage: 1.3 hours for `read`
+# (3.1 s a step), 1.1 hours for `answer`. "gpu" is sized for an hour on one card and not yet run.
+BUDGETS: dict[str, Budget] = {
+    "cpu": Budget(
+        read=TrainConfig(
+            num_steps=1250, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
+        ),
+        answer=TrainConfig(
+            num_steps=240,
+            batch_size=3,
+            learning_rate=4e-4,
+            warmup_steps=20,
+            weight_decay=0.0,
+            checkpoint_every=25,
+            seed=2,
+        ),
+    ),
+    "gpu": Budget(
+        read=TrainConfig(
+            num_steps=12000,
+            batch_size=16,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            checkpoint_every=500,
+            seed=1,
+            num_workers=12,
+            device="cuda",
+        ),
+        answer=TrainConfig(
+            num_steps=6000,
+            batch_size=12,
+            learning_rate=4e-4,
+            warmup_steps=100,
+            weight_decay=0.0,
+            checkpoint_every=500,
+            seed=2,
+            num_workers=8,
+            device="cuda",
+        ),
+    ),
+}
+
+
+def read_task(seed: int) -> GroundedTask:
+    """Encoder and connector as stage `read` starts: the recogniser's trunk, W2 from the LM head."""
+    language_model, tokenizer = load_smollm2(torch.float32)
+    characters = character_tokens(tokenizer)
+    torch.manual_seed(0)
+    encoder = DocumentEncoder(DocumentEncoderConfig())
+    load_trunk(encoder.trunk)
+    head = language_model.get_output_embeddings().weight
+    connector = Align(
+        encoder.config.hidden_size,
+        head.shape[1],
+        head.shape[0],
+        vocabulary=list(characters.values()),
+        gain=CONNECTOR_GAIN,
+    )
+    connector.init_from_head(head)
+    source = GroundedSource(list(characters), encoder.config, GroundedMixture(), seed)
+    return GroundedTask(encoder.to(memory_format=torch.channels_last), connector, source)
+
+
+def answer_task(seed: int) -> InstructTask:
+    """The language model with a fresh adapter, and pages as text."""
+    language_model, tokenizer = load_smollm2(torch.bfloat16)
+    geometry = DocumentEncoderConfig()
+    torch.manual_seed(0)
+    source = InstructSource(
+        ensure_smollm2(),
+        prompt_parts(tokenizer),
+        characters=list(character_tokens(tokenizer)),
+        cell_px=(geometry.cell_height_px, geometry.cell_width_px),
+        mixture=InstructMixture(kinds=ANSWER_KINDS),
+        seed=seed,
+    )
+    return InstructTask(add_lora(language_model, LORA_RANK, LORA_ALPHA), source)
+
+
+def stage(name: str, budget: str) -> tuple[Task, TrainConfig]:
+    """The task and the loop settings of a stage.
+
+    Raises:
+        ConfigurationError: there is no such stage or budget.
+    """
+    if budget not in BUDGETS or name not in ("read", "answer"):
+        raise ConfigurationError(
+            f"There is no stage {name!r} with budget {budget!r}: the stages are read and answer, "
+            f"the budgets {', '.join(BUDGETS)}."
+        )
+    config: TrainConfig = getattr(BUDGETS[budget], name)
+    return (read_task if name == "read" else answer_task)(config.seed), config
+
+
+def export(read_run: Path, answer_run: Path, target: Path) -> Path:
+    """Write what two finished runs trained as the files that the package ships.
+
+    Args:
+        read_run: run folder of the first stage.
+        answer_run: run folder of the second.
+        target: a folder that does not exist yet.
+
+    Returns:
+        `target`, with `default.json`, `vision_connector.safetensors` (bfloat16),
+        `adapter_config.json` and `adapter_model.safetensors` (peft's format, bfloat16).
+
+    Raises:
+        WeightsError: a run has no checkpoint.
+    """
+    read, answer = _trained(read_run), _trained(answer_run)
+    _, tokenizer = load_smollm2(torch.bfloat16)
+    vocabulary = list(character_tokens(tokenizer).values())
+    parts = {name: tensor.bfloat16() for name, tensor in read.items()}
+    parts["connector.token_ids"] = torch.tensor(vocabulary)
+    adapter = {
+        f"base_model.model.{name.replace('.default', '')}": tensor.bfloat16()
+        for name, tensor in answer.items()
+    }
+    with atomic_folder(target) as folder:
+        save_file(parts, folder / "vision_connector.safetensors")
+        save_file(adapter, folder / "adapter_model.safetensors")
+        _write_json(folder / "adapter_config.json", _adapter_config())
+        _write_json(folder / "default.json", _settings(vocabulary))
+    return target
+
+
+def _trained(run: Path) -> dict[str, Tensor]:
+    found = checkpoint.latest(run)
+    if found is None:
+        raise WeightsError(f"{run} holds no whole checkpoint: train the stage first.")
+    return found.weights
+
+
+def _adapter_config() -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "r": LORA_RANK,
+        "lora_alpha": LORA_ALPHA,
+        "target_modules": list(LORA_TARGETS),
+        "bias": "none",
+    }
+
+
+def _settings(vocabulary: list[int]) -> dict[str, Any]:
+    encoder = DocumentEncoderConfig()
+    names = ("tile_px", "cell_height_px", "cell_width_px", "hidden_size", "num_context_layers")
+    return {
+        "vision_config": {
+            **{name: getattr(encoder, name) for name in names},
+            "context_kernel": list(encoder.context_kernel),
+        },
+        "connector": {"name": "align", "vocabulary": vocabulary, "gain": CONNECTOR_GAIN},
+        "tiling": TILING,
+        "condense": CONDENSE,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def num_trained(module: nn.Module) -> int:
+    """Parameters that a stage moves."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
