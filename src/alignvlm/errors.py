@@ -13,6 +13,7 @@ __all__ = [
     "LimitError",
     "MissingDependencyError",
     "PdfError",
+    "TrainingError",
     "UnsupportedImageError",
     "UsageError",
     "WeightsError",
@@ -56,6 +57,10 @@ class PdfError(InputError):
 
 class WeightsError(AlignVLMError):
     """Model weights are missing, incomplete, or do not fit the architecture."""
+
+
+class TrainingError(AlignVLMError):
+    """A run cannot go on: its loss or its gradient is no longer a number."""
 
 
 class MissingDependencyError(AlignVLMError):

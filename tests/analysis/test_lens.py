@@ -184,7 +184,7 @@ def test_cells_below_the_page_have_no_area(reader: PageLens) -> None:
 
 def test_a_model_that_does_not_say_words_is_refused() -> None:
     model, processor = make_model(vision_config=siglip(), connector={"name": "mlp"})
-    with pytest.raises(UsageError, match="'mlp' has no probabilities over words"):
+    with pytest.raises(UsageError, match="The connector MLP has no probabilities over words"):
         look(model, processor, noise(30, 30))
 
 
@@ -325,7 +325,7 @@ def test_the_file_asks_for_nothing_and_runs_its_own_script_alone(hostile: PageLe
 
 
 def test_the_script_shows_text_as_text_and_knows_its_elements() -> None:
-    script = (PAGE_FOLDER / "script.js").read_text(encoding="utf-8")
+    script = "".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in web.SCRIPTS)
     page = (PAGE_FOLDER / "page.html").read_text(encoding="utf-8")
     for unsafe in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert unsafe not in script

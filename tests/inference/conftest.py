@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,10 +132,18 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def shipped(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shipped:
-    """This test's own shipped files and empty cache."""
-    made = Shipped(base=base_folder, folder=tmp_path / "shipped", cache=tmp_path / "cache")
+def use(made: Shipped, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(default, "SHIPPED_FOLDER", made.folder)
+    patch.setattr(default, "ensure_smollm2", lambda progress: made.base)
+    patch.setattr(default, "_NEEDED_BYTES", 10_000_000)
+    patch.setenv("ALIGNVLM_CACHE", str(made.cache))
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Shipped:
+    """The miniature's files, and a cache in which it is assembled; tests get copies."""
+    folder = tmp_path_factory.mktemp("original")
+    made = Shipped(base=base_folder, folder=folder / "shipped", cache=folder / "cache")
     made.folder.mkdir()
     values = settings(base_folder)
     made.save(
@@ -143,17 +152,26 @@ def shipped(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) 
         adapter=adapter_of(base_folder),
         adapter_config={"r": RANK, "lora_alpha": ALPHA, "peft_type": "LORA", "bias": "none"},
     )
-    monkeypatch.setattr(default, "SHIPPED_FOLDER", made.folder)
-    monkeypatch.setattr(default, "ensure_smollm2", lambda progress: base_folder)
-    monkeypatch.setattr(default, "_NEEDED_BYTES", 10_000_000)
-    monkeypatch.setenv("ALIGNVLM_CACHE", str(made.cache))
+    with pytest.MonkeyPatch.context() as patch:
+        use(made, patch)
+        default.ensure_default_model(progress=False)
     return made
 
 
 @pytest.fixture
-def model_folder(shipped: Shipped) -> Path:
-    """The miniature assembled."""
-    return default.ensure_default_model(progress=False)
+def shipped(original: Shipped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shipped:
+    """This test's own shipped files and empty cache."""
+    made = Shipped(base=original.base, folder=tmp_path / "shipped", cache=tmp_path / "cache")
+    shutil.copytree(original.folder, made.folder)
+    use(made, monkeypatch)
+    return made
+
+
+@pytest.fixture
+def model_folder(shipped: Shipped, original: Shipped) -> Path:
+    """The miniature assembled, in this test's own cache."""
+    shutil.copytree(original.cache, shipped.cache)
+    return default.default_model_folder()
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_page_longer_than_the_context(answerer: ModelAnswerer, tmp_path: Path)
     path = tmp_path / "full.png"
     Image.new("RGB", (40, 40), "white").save(path)
     answerer.model.model.condenser = Wordy()
-    with pytest.raises(LimitError, match="holds 400 visual tokens, .* exceed the 300"):
+    with pytest.raises(LimitError, match=r"holds 400 visual tokens, .* exceed the 300"):
         ask(path, "What?", model=answerer)
 
 

@@ -118,7 +118,7 @@ def test_a_damaged_file_is_refused(shipped: Any, name: str) -> None:
 
 def test_a_full_disk_leaves_nothing(shipped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default, "_NEEDED_BYTES", 10**18)
-    with pytest.raises(WeightsError, match="is full .* free some space"):
+    with pytest.raises(WeightsError, match=r"is full .* free some space"):
         ensure_default_model(progress=False)
     assert [name for name in os.listdir(shipped.cache) if not name.endswith(".lock")] == []
 

@@ -59,7 +59,7 @@ def test_a_path_that_is_not_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "_from_hub", lambda _: pytest.fail("asked the Hub"))
-    with pytest.raises(WeightsError, match="There is no model folder .*: check the path"):
+    with pytest.raises(WeightsError, match=r"There is no model folder .*: check the path"):
         find_model(name)
 
 
@@ -95,7 +95,7 @@ def test_another_kind_of_model(base_folder: Path) -> None:
 @pytest.mark.parametrize("name", ["tokenizer.json", "processor_config.json"])
 def test_a_damaged_processor(own_folder: Path, name: str) -> None:
     (own_folder / name).write_text("{")
-    with pytest.raises(WeightsError, match="The processor in .* save the processor") as caught:
+    with pytest.raises(WeightsError, match=r"The processor in .* save the processor") as caught:
         load_processor(own_folder)
     assert str(caught.value).isprintable()
 

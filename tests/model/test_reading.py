@@ -76,9 +76,9 @@ def test_a_line_between_two_rows_is_read_once() -> None:
 
 def test_close_lines_stay_two() -> None:
     cells = page()
-    write(cells, 3, 4, "upper line")
-    write(cells, 4, 4, "lower line")
-    assert text_of(cells) == "upper line\nlower line"
+    write(cells, 3, 4, "upper rows")
+    write(cells, 4, 4, "below them")
+    assert text_of(cells) == "upper rows\nbelow them"
 
 
 def test_a_skewed_line_is_joined_across_rows() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, TrainingError
 from alignvlm.training.loop import learning_rate_at, train
 from alignvlm.training.tracking import read_log
 
@@ -106,9 +106,23 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     task = tiny.TinyTask()
-    task.loss = lambda batch: (torch.tensor(float("nan")), {})
-    with pytest.raises(ConfigurationError, match="loss of step 1 is nan"):
+    task.loss = lambda batch: (next(task.module.parameters()).sum() * float("nan"), {})
+    with pytest.raises(TrainingError, match="At step 1 the loss is nan"):
         train(task, tiny.tiny_config(), tmp_path)
+    assert not list(tmp_path.glob("step-*"))
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    task = tiny.TinyTask()
+    weight = next(task.module.parameters())
+    task.loss = lambda batch: ((weight * 0).sum().sqrt(), {})  # 0, with a gradient of 0 * inf
+    with pytest.raises(TrainingError, match="norm nan"):
+        train(task, tiny.tiny_config(), tmp_path)
+
+
+def test_a_run_goes_on_with_another_learning_rate(tmp_path: Path) -> None:
+    train(tiny.TinyTask(), tiny.tiny_config(num_steps=2), tmp_path)
+    assert train(tiny.TinyTask(), tiny.tiny_config(num_steps=2, learning_rate=1e-4), tmp_path) == 2
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:

@@ -169,8 +169,8 @@ def look(
     connector = backbone.connector
     if not isinstance(connector, Align):
         raise UsageError(
-            f"The connector {model.config.connector['name']!r} has no probabilities over words to "
-            "look at; give a model whose connector is 'align'"
+            f"The connector {type(connector).__name__} has no probabilities over words to "
+            "look at; give a model whose connector is Align"
         )
     image = to_rgb(page_image)
     tiling = Tiling(**processor.image_processor.tiling)
@@ -182,8 +182,10 @@ def look(
         [grid],
         model.config.vision_feature_layer,
     )
-    reads = _reads(backbone.condenser)
-    best, rows, entropy, probs = _say(connector, features.flatten(0, 1), keep_all=reads)
+    condenser = _reader(backbone.condenser)
+    best, rows, entropy, probs = _say(
+        connector, features.flatten(0, 1), keep_all=condenser is not None
+    )
     word_ids = connector.kept_ids.cpu()[rows].numpy()
     decode = processor.tokenizer.decode
     cells = model.config.feature_grid
@@ -197,17 +199,15 @@ def look(
         entropy=entropy.numpy(),
         words={int(i): decode([int(i)], skip_special_tokens=False) for i in np.unique(word_ids)},
         num_words=connector.num_words,
-        lines=_lines(backbone.condenser.read(probs, grid), grid, cells) if reads else None,
+        lines=None if condenser is None else _lines(condenser.read(probs, grid), grid, cells),
     )
 
 
-def _reads(condenser: object) -> bool:
-    """Whether the page's text can be read off: a condenser that says one character a cell."""
-    return (
-        isinstance(condenser, Condenser)
-        and condenser.tokenizer is not None
-        and all(len(word) == 1 for word in condenser.characters())
-    )
+def _reader(condenser: object) -> Condenser | None:
+    """The condenser if it can read text: it has a tokenizer and words of one character each."""
+    if not isinstance(condenser, Condenser) or condenser.tokenizer is None:
+        return None
+    return condenser if all(len(word) == 1 for word in condenser.characters()) else None
 
 
 def _say(

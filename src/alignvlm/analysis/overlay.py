@@ -43,11 +43,13 @@ def draw_overlay(lens: PageLens) -> Image.Image:
         tile = lens.tiles[cell // num_cells]
         width, height = tile.cell_width * scale, tile.cell_height * scale
         word = lens.words[int(lens.word_ids[cell, 0])].strip()
-        letters = _LETTER if len(word) == 1 else min(0.8, 1.6 * width / (height * len(word)))
-        points = max(6, round(height * letters))
+        left, top, right, bottom = lens.boxes[cell] * scale
+        if len(word) == 1 and width < height:
+            points = max(6, round(_LETTER * height))
+        else:
+            points = max(6, round(min(0.7 * height, 1.6 * (right - left) / len(word))))
         if points not in fonts:
             fonts[points] = ImageFont.load_default(points)
-        left, top, right, bottom = lens.boxes[cell] * scale
         share = float(lens.probabilities[cell, 0])
         color = tuple(int(part) for part in share * _SURE + (1 - share) * _UNSURE)
         middle = ((left + right) / 2, (top + bottom) / 2)

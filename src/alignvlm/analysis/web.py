@@ -28,6 +28,7 @@ from alignvlm.analysis.lens import LensLine, PageLens, TilePlace
 
 __all__ = ["render_html", "write_atomically", "write_html"]
 
+SCRIPTS = ("data.js", "draw.js", "panel.js")
 MAX_IMAGE_PX = 2400  # longer side of the picture of the page; cells keep page pixels
 MAX_IMAGE_BYTES = 1_000_000
 # JPEG quality and longer side to try in turn; even noise fits at the last.
@@ -51,7 +52,7 @@ def render_html(lens: PageLens) -> str:
     hold more than 0.99 of whitespace keep their entropy alone.
     """
     parts = files("alignvlm.analysis").joinpath("page")
-    script = parts.joinpath("script.js").read_text(encoding="utf-8")
+    script = "\n".join(parts.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(parts.joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(lens.source),

@@ -10,7 +10,7 @@ import typer
 
 from alignvlm.cli.ask import Device
 from alignvlm.cli.terminal import DebugOption, say, status
-from alignvlm.errors import AlignVLMError
+from alignvlm.errors import AlignVLMError, UsageError
 
 __all__ = ["register"]
 
@@ -40,6 +40,12 @@ def lens(
     Writes a web page, in which pointing at a patch shows its most probable words, and the same as
     a picture; prints the paths of both.
     """
+    picture = output.with_suffix(".png")
+    if picture == output:
+        raise UsageError(
+            f"The web page cannot be called {str(output)!r}, the name of the picture beside it: "
+            "end it in .html"
+        )
     from alignvlm.imaging.decode import load_pages
 
     pages: Any = load_pages(file, str(page))
@@ -52,8 +58,9 @@ def lens(
         from alignvlm.inference.answerer import ModelAnswerer
 
         answerer = ModelAnswerer(model, device.value, announce=say)
-        seen = look(answerer.model, answerer.processor, image, source=f"{file}, page {page}")
-        picture = output.with_suffix(".png")
+        seen = look(
+            answerer.model, answerer.processor, image, source=f"{Path(file).name}, page {page}"
+        )
         try:
             write_html(seen, output)
             write_png(seen, picture)

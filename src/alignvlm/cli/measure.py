@@ -16,6 +16,7 @@ from alignvlm.cli.terminal import DebugOption
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from alignvlm.evaluation.measure import MeasureConfig
 
 __all__ = ["register"]
 
@@ -60,18 +61,10 @@ def measure(
     Patch accuracy, character error, ANLS by page kind, seconds and memory, beside OCR text and
     perfect text given to the same language model.
     """
-    import torch
-
-    from alignvlm.evaluation.environment import environment
     from alignvlm.evaluation.measure import MeasureConfig
-    from alignvlm.evaluation.measure import measure as run
-    from alignvlm.evaluation.report import summarise, write_results
-    from alignvlm.inference.hardware import choose_dtype
-    from alignvlm.inference.loading import find_model, quiet
+    from alignvlm.inference.loading import find_model
     from alignvlm.synth.generate import KINDS
-    from alignvlm.training.labels import cell_labels
 
-    folder = find_model(model)
     config = MeasureConfig(
         kinds=tuple(kind.strip() for kind in kinds.split(",")) if kinds else KINDS,
         num_pages=num_pages,
@@ -81,7 +74,21 @@ def measure(
         baselines=not skip_baselines,
         limit_s=limit_time,
     )
-    command = [sys.executable, "-c", _ASK, "ask", "--model", str(folder)]
+    for path in (*_measure(find_model(model), config, output, predictions), predictions):
+        typer.echo(path)
+
+
+def _measure(folder: Path, config: MeasureConfig, output: Path, predictions: Path) -> list[Path]:
+    """Measure, and write the results; returns their paths."""
+    import torch
+
+    from alignvlm.evaluation.environment import environment
+    from alignvlm.evaluation.measure import measure as run
+    from alignvlm.evaluation.report import summarise, write_results
+    from alignvlm.inference.hardware import choose_dtype
+    from alignvlm.inference.loading import quiet
+    from alignvlm.training.labels import cell_labels
+
     dtype = choose_dtype(torch.device("cpu"))
     with quiet(), _progress() as told:
         rows = run(
@@ -90,7 +97,7 @@ def measure(
             cell_labels,
             predictions,
             dtype=dtype,
-            ask_command=command,
+            ask_command=[sys.executable, "-c", _ASK, "ask", "--model", str(folder)],
             on_progress=told,
         )
     facts = {
@@ -99,9 +106,7 @@ def measure(
         "weights": str(dtype).removeprefix("torch."),
         "settings": asdict(config),
     }
-    written = write_results(output, "default_model", {"run": facts, "results": summarise(rows)})
-    for path in (*written, predictions):
-        typer.echo(path)
+    return write_results(output, "default_model", {"run": facts, "results": summarise(rows)})
 
 
 @contextmanager

@@ -17,12 +17,21 @@ from numpy.typing import NDArray
 EMPTY_ROW = 0
 """Index of "empty" in the connector's vocabulary (alignvlm.model.characters)."""
 
-_LINE_WINDOW = 16  # cells to each side over which a row's claim on a line is summed
-_STRONG = 0.5  # a cell that is more likely to hold a character than not
+_RUN_GAP = 8  # cells without text that end a run
+_TRACE = 0.15  # less probability than this says nothing
+_STRONG = 0.4  # with this a cell holds a character; below a half, for a line has few gaps
 _WEAK = 0.2  # two neighbours above it may be one character between them
 _PAIR = 0.55  # what two weak neighbours must have together
-_SAME = 1.35  # two equal neighbours with less than this together are one character
-_MIN_PITCH = 1.5  # cells between narrow characters of small text
+_AT_ODDS = 0.4  # share of what two rows both say that may differ if they hold one line
+_SAME = 1.5  # likewise, if both say the same one
+_CERTAIN = 1.9  # with more than this together they are two, whatever their width
+_APART = 1.6  # cells that two equal characters must be apart, by their width, to stay two
+_MIN_PITCH = 1.5  # cells between characters of small text
+# Widths of narrow characters as a share of the mean.
+_WIDTHS = {
+    **dict.fromkeys("iIjl|!.,:;'", 0.56),
+    **dict.fromkeys('frt()[]{}-"/1', 0.72),
+}
 _PITCH_QUANTILE = 0.4  # of the distances nearby: below the gaps between columns of numbers
 _WIDEST = 1.6  # in median distances of the page: characters of a heading
 _WORD_GAP = 2.2  # in distances between characters: a space the connector did not say
@@ -92,65 +101,77 @@ def read(probabilities: NDArray[np.float32], characters: Sequence[str]) -> Readi
 
 
 def _snap_rows(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move what a row says about a line into the neighbouring row that holds more of that line."""
-    mass = 1 - probabilities[..., EMPTY_ROW]
-    claim = _box_sum(mass, _LINE_WINDOW)
-    near = np.maximum(mass, np.maximum(_shift(mass, 1), _shift(mass, -1)))
+    """Bring each line of text into one row, where it was split between two neighbours.
+
+    Two rows hold the same line where they agree wherever both say something; the run of text
+    then moves into the row that says more of it.
+    """
     result = probabilities.copy()
-    num_rows = len(mass)
-    for row, column in zip(*np.nonzero(mass > 0.05), strict=True):
-        above = claim[row - 1, column] if row else -1.0
-        below = claim[row + 1, column] if row + 1 < num_rows else -1.0
-        target = row - 1 if above >= below else row + 1
-        free = near[target, column] + mass[row, column] < 1.2 if max(above, below) >= 0 else False
-        if free and max(above, below) > claim[row, column]:
-            moved = probabilities[row, column, 1:]
-            result[target, column, 1:] += moved
-            result[row, column, 1:] -= moved
+    for row in range(len(result) - 1):
+        pair = result[row : row + 2]
+        mass = pair[..., 1:].sum(-1)
+        both = mass.min(axis=0)
+        differ = both * (pair[0, :, 1:].argmax(-1) != pair[1, :, 1:].argmax(-1))
+        for start, end in _runs(mass.sum(axis=0)):
+            run = slice(start, end)
+            if differ[run].sum() > _AT_ODDS * both[run].sum() + _TRACE:
+                continue
+            weaker = int(mass[0, run].sum() > mass[1, run].sum())
+            pair[1 - weaker, run, 1:] += pair[weaker, run, 1:]
+            pair[weaker, run, 1:] = 0
     return result
 
 
-def _box_sum(values: NDArray[np.float32], half: int) -> NDArray[np.float32]:
-    """Sum over `half` cells to each side along the rows."""
-    padded = np.pad(values, ((0, 0), (half + 1, half)))
-    running = padded.cumsum(axis=1, dtype=np.float64)
-    return (running[:, 2 * half + 1 :] - running[:, : -2 * half - 1]).astype(np.float32)
-
-
-def _shift(values: NDArray[np.float32], by: int) -> NDArray[np.float32]:
-    """Values moved `by` columns, zeros moving in."""
-    moved = np.zeros_like(values)
-    if by > 0:
-        moved[:, by:] = values[:, :-by]
-    else:
-        moved[:, :by] = values[:, -by:]
-    return moved
+def _runs(mass: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """Stretches of columns that hold text, without a gap as wide as that between columns."""
+    written = np.flatnonzero(mass > _TRACE)
+    if not len(written):
+        return []
+    cuts = np.flatnonzero(np.diff(written) > _RUN_GAP)
+    starts = written[np.concatenate(([0], cuts + 1))]
+    ends = written[np.concatenate((cuts, [len(written) - 1]))] + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _emit(cells: NDArray[np.float32], row: int, characters: Sequence[str]) -> list[ReadGlyph]:
     """The characters of one row of cells [columns, V']."""
     said = cells[:, 1:]
-    mass = said.sum(-1)
+    mass, best = said.sum(-1), said.argmax(-1)
+    pitch = _pitch(mass, best)
     glyphs: list[ReadGlyph] = []
     column = 0
     while column < len(mass):
-        pair = mass[column] + mass[column + 1] if column + 1 < len(mass) else 0.0
-        if mass[column] < _WEAK:
-            column += 1
-            continue
+        pair = mass[column : column + 2].sum()
         follows = column + 1 < len(mass) and mass[column + 1] >= _WEAK
-        same = follows and said[column].argmax() == said[column + 1].argmax()
-        if mass[column] >= _STRONG:
-            width = 2 if same and pair < _SAME else 1
-        elif follows and mass[column + 1] < _STRONG and pair >= _PAIR:
-            width = 2
+        same = follows and best[column] == best[column + 1]
+        if mass[column] < _WEAK:
+            width = 0
+        elif same and _is_one(characters[best[column] + 1], pair, pitch):
+            width = 2 if pair >= _STRONG else 0
+        elif mass[column] >= _STRONG:
+            width = 1
         else:
-            column += 1
-            continue
-        share = said[column : column + width].sum(0)
-        glyphs.append(_glyph(share, row, column, characters))
-        column += width
+            width = 2 if follows and mass[column + 1] < _STRONG and pair >= _PAIR else 0
+        if width:
+            share = said[column : column + width].sum(0)
+            glyphs.append(_glyph(share, row, column, characters))
+        column += max(1, width)
     return glyphs
+
+
+def _pitch(mass: NDArray[np.float32], best: NDArray[np.int64]) -> float:
+    """Typical distance of neighbouring characters in a row, runs of one character counted once."""
+    strong = np.flatnonzero(mass >= _STRONG)
+    repeated = np.zeros(len(strong), dtype=bool)
+    repeated[1:] = (np.diff(strong) == 1) & (best[strong[1:]] == best[strong[:-1]])
+    gaps = np.diff(strong[~repeated])
+    return max(_MIN_PITCH, float(np.median(gaps))) if len(gaps) else _MIN_PITCH
+
+
+def _is_one(char: str, mass: float, pitch: float) -> bool:
+    """Whether two neighbouring cells that both say `char` show it once."""
+    far_apart = _WIDTHS.get(char, 1.0) * pitch >= _APART
+    return mass < (_CERTAIN if far_apart else _SAME)
 
 
 def _glyph(

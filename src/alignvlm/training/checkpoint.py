@@ -46,6 +46,8 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     any instant leaves the previous checkpoint untouched.
     """
     target = run_folder / f"step-{checkpoint.step:08d}"
+    for leftover in run_folder.glob(".step-*.part"):  # of a run that was killed while saving
+        shutil.rmtree(leftover, ignore_errors=True)
     with atomic_folder(target) as folder:
         save_file(_contiguous(checkpoint.weights), folder / "weights.safetensors")
         save_file(_contiguous(checkpoint.optimizer), folder / "optimizer.safetensors")

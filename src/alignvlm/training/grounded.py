@@ -133,5 +133,6 @@ class GroundedTask(Task):
         with torch.no_grad():
             says = logits.argmax(-1)
             text = labels > 0
-            right = (says == labels)[text].float().mean()
-        return loss, {"accuracy": right.item()}
+            right = (says == labels)[text].float()
+        # A batch of blank tiles has no accuracy.
+        return loss, {"accuracy": right.mean().item()} if len(right) else {}

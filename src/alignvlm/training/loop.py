@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, TrainingError
 from alignvlm.training import checkpoint as checkpoints
-from alignvlm.training.tracking import Tracker
+from alignvlm.training.tracking import Tracker, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,10 @@ class Task(ABC):
         return 1.0
 
 
+# What a run may change when it goes on: none of these changes which samples it sees.
+_FREE = {"num_workers", "device", "checkpoint_every", "keep", "learning_rate"}
+
+
 def train(
     task: Task,
     config: TrainConfig,
@@ -112,8 +116,8 @@ def train(
         The number of steps done.
 
     Raises:
-        ConfigurationError: the folder holds a run with another configuration, or a loss is not
-            finite.
+        ConfigurationError: the folder holds a run of another model or configuration.
+        TrainingError: a loss or a gradient is not finite.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     _check_same_configuration(run_folder, config)
@@ -134,10 +138,9 @@ def train(
                 tracker.log({"step": step, **record})
                 if on_step is not None:
                     on_step(step)
-                if step % config.checkpoint_every == 0 or step == config.num_steps:
+                due = step % config.checkpoint_every == 0 or step == config.num_steps
+                if due or stop.is_set():
                     _save(run_folder, module, optimizer, names, step, config)
-            if stop.is_set():
-                _save(run_folder, module, optimizer, names, step, config)
     finally:
         tracker.close()
     return step
@@ -169,15 +172,16 @@ def _step(
     batch = {name: tensor.to(config.device) for name, tensor in batch.items()}
     with torch.autocast(device_type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         loss, metrics = task.loss(batch)
-    if not torch.isfinite(loss):
-        raise ConfigurationError(
-            f"The loss of step {step + 1} is {loss.item()}: lower the learning rate "
-            f"(now {rate:.1e}) and start again from the last checkpoint."
-        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise TrainingError(
+            f"At step {step + 1} the loss is {loss.item():.3g} and the gradient's norm "
+            f"{norm.item():.3g}: run the same command with a learning rate below "
+            f"{config.learning_rate:.1e}, it goes on from the last checkpoint"
+        )
     optimizer.step()
     return {
         "loss": loss.item(),
@@ -231,10 +235,17 @@ def _batches(source: Source, config: TrainConfig, first_step: int) -> Iterator[d
         sampler=range(first_step * config.batch_size, num_samples),
         collate_fn=source.collate,
         num_workers=config.num_workers,
+        worker_init_fn=_leave_signals_to_the_parent,
         # Threads of the parent are not safe to fork from once torch has used them.
         multiprocessing_context="spawn" if config.num_workers else None,
     )
     return iter(loader)
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """A signal for the whole process group must not end workers before the checkpoint is made."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _restore(
@@ -283,19 +294,21 @@ def _check_same_configuration(run_folder: Path, config: TrainConfig) -> None:
     """Write the run's configuration once; refuse to go on with one that changes the samples."""
     path = run_folder / "config.json"
     ours = json.loads(json.dumps(asdict(config)))
-    if path.is_file():
-        theirs = json.loads(path.read_text("utf-8"))
-        free = {"num_workers", "device", "checkpoint_every", "keep"}
-        changed = sorted(k for k in ours if k not in free and ours[k] != theirs.get(k))
-        if changed:
-            raise ConfigurationError(
-                f"The run in {run_folder} was started with another {', '.join(changed)}: "
-                "give the same values to resume it, or choose another run folder."
-            )
+    if not path.is_file():
+        write_atomically(path, json.dumps(ours, indent=1))
         return
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(ours, indent=1), "utf-8")
-    temporary.replace(path)
+    try:
+        theirs = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is damaged: delete it to go on with the present configuration"
+        ) from error
+    changed = sorted(k for k in ours if k not in _FREE and ours[k] != theirs.get(k))
+    if changed:
+        raise ConfigurationError(
+            f"The run in {run_folder} was started with another {', '.join(changed)}: "
+            "give the same values to resume it, or choose another run folder"
+        )
 
 
 class _StopOnSignal:

@@ -180,9 +180,10 @@ def export(read_run: Path, answer_run: Path, target: Path) -> Path:
         `adapter_config.json` and `adapter_model.safetensors` (peft's format, bfloat16).
 
     Raises:
-        WeightsError: a run has no checkpoint.
+        WeightsError: a run has no checkpoint, is not finished, or is of the other stage.
     """
-    read, answer = _trained(read_run), _trained(answer_run)
+    read = _trained(read_run, ("vision_model.", "connector."))
+    answer = _trained(answer_run, ("model.layers.",))
     _, tokenizer = load_smollm2(torch.bfloat16)
     vocabulary = list(character_tokens(tokenizer).values())
     parts = {name: tensor.bfloat16() for name, tensor in read.items()}
@@ -199,10 +200,18 @@ def export(read_run: Path, answer_run: Path, target: Path) -> Path:
     return target
 
 
-def _trained(run: Path) -> dict[str, Tensor]:
+def _trained(run: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The weights of a finished run whose tensors have these prefixes."""
     found = checkpoint.latest(run)
     if found is None:
-        raise WeightsError(f"{run} holds no whole checkpoint: train the stage first.")
+        raise WeightsError(f"{run} holds no whole checkpoint: train the stage first")
+    if other := [name for name in found.weights if not name.startswith(prefixes)]:
+        raise WeightsError(f"{run} is a run of another stage, it trains {other[0]}: swap the runs")
+    num_steps = json.loads((run / "config.json").read_text("utf-8"))["num_steps"]
+    if found.step < num_steps:
+        raise WeightsError(
+            f"{run} has done {found.step} of {num_steps} steps: let it finish before the export"
+        )
     return found.weights
 
 

@@ -45,7 +45,7 @@ class Tracker:
 
     def log(self, record: dict[str, Any]) -> None:
         """Write one record; floats keep all their digits."""
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
         shown = "  ".join(
             f"{key} {value:.4g}" for key, value in record.items() if isinstance(value, float)
@@ -75,9 +75,14 @@ def _truncate_after(path: Path, step: int) -> None:
     # A kill may leave half a line at the end; it belongs to a step that will be done again.
     whole = [line for line in lines if line.endswith("}")]
     kept = [line for line in whole if json.loads(line)["step"] <= step]
-    temporary = path.with_suffix(".jsonl.tmp")
+    write_atomically(path, "".join(line + "\n" for line in kept))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file: the old one or the whole new one is there, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in kept)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
