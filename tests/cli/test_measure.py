@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from alignvlm.cli import measure as module
 from alignvlm.synth.generate import KINDS
+from alignvlm.synth.pdf_pages import HELD_OUT_PDF_PACKAGES
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
         cold = {"row": "cold", "kind": "easy", "seconds": 2.0, "peak_bytes": 1_000_000_000}
         return [cold]
 
+    monkeypatch.setenv("ALIGNVLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("alignvlm.evaluation.measure.measure", run)
     monkeypatch.setattr(
         "alignvlm.inference.loading.find_model", lambda model: tmp_path / (model or "default")
@@ -57,7 +59,34 @@ def test_results_and_the_files_names(
     assert calls[0]["config"].kinds == KINDS
     assert calls[0]["config"].baselines
     assert calls[0]["config"].limit_s is None
-    assert calls[0]["ask_command"][-3:] == ["ask", "--model", str(tmp_path / "default")]
+    # The warm answers are given on the CPU, and so are those of fresh processes.
+    arguments = ["ask", "--model", str(tmp_path / "default"), "--device", "cpu"]
+    assert calls[0]["ask_command"][-5:] == arguments
+
+
+def test_held_out_pdfs_are_found_or_left_out_with_a_note(
+    app: typer.Typer, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    mine, cached = tmp_path / "mine", tmp_path / "cache" / "pdfs"
+    options = ["measure", "--output", str(tmp_path / "results")]
+
+    def found(*more: str) -> tuple[Path | None, str]:
+        done = CliRunner().invoke(app, [*options, *more])
+        assert done.exit_code == 0, done.output
+        return calls[-1]["pdfs"], done.stderr
+
+    folder, note = found()
+    assert folder is None
+    assert note.startswith("Pages of PDFs are left out. No PDF of the heldout split is in ")
+    for root, package in ((mine, "octave-doc"), (cached, HELD_OUT_PDF_PACKAGES[0])):
+        (root / package).mkdir(parents=True)
+        (root / package / "a.pdf").touch()
+    assert found() == (cached, "")
+    folder, note = found("--pdfs", str(mine))  # it has nothing but what is trained on
+    assert folder is None and str(mine) in note
+    (mine / HELD_OUT_PDF_PACKAGES[1]).mkdir()
+    (mine / HELD_OUT_PDF_PACKAGES[1] / "b.pdf").touch()
+    assert found("--pdfs", str(mine)) == (mine, "")
 
 
 def test_options_reach_the_measurement(

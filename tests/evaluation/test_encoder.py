@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor
 
 from alignvlm.connectors import Align
-from alignvlm.evaluation.encoder import BANDS_PX, _page, cell_rows, measure_encoder
+from alignvlm.evaluation.encoder import BANDS_PX, cell_rows, reading_row
 from alignvlm.evaluation.report import summarise
-from alignvlm.imaging.tiling import TileGrid, Tiling
 from alignvlm.model.characters import CANDIDATES
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
+from alignvlm.synth.generate import generate
 from alignvlm.training.labels import cell_labels
 
 CHARACTERS = list(CANDIDATES)
@@ -68,48 +69,20 @@ def test_a_reader_one_cell_off_is_near_and_not_right() -> None:
     assert sum(row["text_near"] for row in rows) > 0.9 * text
 
 
-def test_cells_of_tiles_are_put_together_row_by_row() -> None:
-    grid = TileGrid(rows=2, cols=3, thumbnail=False)
-    probs = torch.arange(6 * 8 * 2, dtype=torch.float32).reshape(6, 8, 2)
-    page = _page(probs, grid, 2, 4)
-    assert page.shape == (4, 12, 2)
-    for row in range(4):
-        for column in range(12):
-            tile = row // 2 * 3 + column // 4
-            cell = row % 2 * 4 + column % 4
-            assert (page[row, column] == probs[tile, cell].numpy()).all()
-
-
-@pytest.fixture(scope="module")
-def measured() -> list[dict[str, Any]]:
+def test_an_untrained_encoder_is_measured_whole() -> None:
     torch.manual_seed(0)
     encoder = DocumentEncoder(DocumentEncoderConfig(tile_px=128, hidden_size=16)).eval()
     connector = Align(16, 8, len(CHARACTERS), vocabulary=range(len(CHARACTERS)), gain=4.0).eval()
-    return measure_encoder(
-        encoder,
-        connector,
-        CHARACTERS,
-        cell_labels,
-        tiling=Tiling(tile_px=128, layout="canvas", max_upscale=1.0),
-        kinds=("easy",),
-        num_tiles=1,
-        num_pages=2,
-        seed=5,
-        strength=0.5,
-    )
+    rows = list(cell_rows(encoder, connector, CHARACTERS, cell_labels, 1, 5))
+    assert {row["seed"] for row in rows} == {5}
+    assert summarise(rows)["patches"]["clean"]["14-34 px"]["accuracy"]["value"] < 0.3
 
 
-def test_an_untrained_encoder_is_measured_whole(measured: list[dict[str, Any]]) -> None:
-    summary = summarise(measured)
-    assert summary["patches"]["clean"]["14-34 px"]["accuracy"]["value"] < 0.3
-    assert summary["character_error"]["alignvlm"]["easy"]["value"] > 0.5
-    assert summary["character_error"]["alignvlm"]["easy"]["num_units"] == 2
-
-
-def test_pages_come_from_the_seeds_and_the_held_out_half(measured: list[dict[str, Any]]) -> None:
-    from alignvlm.synth.generate import generate
-
-    readings = [row for row in measured if row["row"] == "reading"]
-    for number, row in enumerate(readings):
-        assert row["seed"] == 5 + number
-        assert row["truth"] == generate("easy", 5 + number, "heldout").text
+def test_a_reading_is_scored_in_order_and_out_of_it() -> None:
+    page = replace(generate("easy", 5, "heldout"), lines=())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(page), "text", "left right")
+        row = reading_row("alignvlm", page, "right left")
+    assert (row["kind"], row["seed"], row["truth"]) == ("easy", 5, "left right")
+    assert row["edits"] > 0
+    assert (row["shared"], row["both_lengths"]) == (18, 18)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from PIL import Image
 from alignvlm.errors import ConfigurationError
 from alignvlm.evaluation import measure as module
 from alignvlm.evaluation.answers import CONDENSE_WAYS, Asker, Reader
+from alignvlm.evaluation.encoder import PDF_KIND
 from alignvlm.evaluation.measure import MeasureConfig, measure, planned_pages
 from alignvlm.evaluation.report import markdown, read_rows, summarise
 from alignvlm.synth.generate import generate
+from alignvlm.synth.page import Page
 from alignvlm.training.labels import cell_labels
 
 SMALL = MeasureConfig(
@@ -53,6 +57,12 @@ def rows(model_folder: Path, untuned: Any, tmp_path_factory: Any) -> list[dict[s
     assert stages[-1] == ("pages", 1, 1)
     assert [stage for stage in stages if stage[0] == "patches"][-1] == ("patches", 6, 6)
     return found
+
+
+def test_defaults_fit_twelve_minutes_on_two_cores() -> None:
+    config = MeasureConfig()
+    assert (config.num_easy_pages, config.num_pages, config.questions_per_page) == (20, 3, 3)
+    assert (config.num_condense_pages, config.num_pdf_pages) == (3, 10)
 
 
 def _of(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -114,9 +124,41 @@ def test_past_the_limit_no_page_is_begun(
 
 def test_kinds_take_turns() -> None:
     config = MeasureConfig(kinds=("easy", "form"), num_easy_pages=3, num_pages=2, seed=10)
-    assert list(planned_pages(config)) == [
-        ("easy", 10), ("form", 10), ("easy", 11), ("form", 11), ("easy", 12),
-    ]  # fmt: skip
+    drawn = [("easy", 10), ("form", 10), ("easy", 11), ("form", 11), ("easy", 12)]
+    assert list(planned_pages(config, with_pdfs=False)) == drawn
+    config = replace(config, num_pdf_pages=1)
+    drawn.insert(2, (PDF_KIND, 10))
+    assert list(planned_pages(config, with_pdfs=True)) == drawn
+
+
+def test_pages_of_held_out_pdfs_are_read_and_not_asked_about(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = generate("easy", 1, "heldout").image
+    line = generate("easy", 1, "heldout").lines[0]
+    splits: list[str] = []
+
+    def pdf_stream(folder: Path, seed: int, split: str) -> Iterator[Page]:
+        assert (folder, seed) == (tmp_path / "pdfs", 3)
+        splits.append(split)
+        while True:  # files' pages have numbers of their own, here the same
+            yield Page(image, (line,), (), "pdf", 7, "manual")
+
+    monkeypatch.setattr(module, "pdf_stream", pdf_stream)
+    found = measure(
+        model_folder,
+        replace(SMALL, num_easy_pages=0, num_condense_pages=0, num_pdf_pages=2, baselines=False),
+        cell_labels,
+        tmp_path / "rows.jsonl",
+        dtype=torch.float32,
+        pdfs=tmp_path / "pdfs",
+    )
+    assert splits == ["heldout"]
+    readings = _of(found, "reading")
+    assert [(row["kind"], row["seed"]) for row in readings] == [(PDF_KIND, 3), (PDF_KIND, 4)]
+    assert all(row["truth"] == line.text for row in readings)
+    assert not _of(found, "answer")
+    assert summarise(found)["character_error"]["alignvlm"][PDF_KIND]["num_units"] == 2
 
 
 @pytest.fixture(scope="module")

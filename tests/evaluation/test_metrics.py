@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignvlm.evaluation.metrics import anls, character_edits, contains, estimate
+from alignvlm.evaluation.metrics import anls, character_edits, character_overlap, contains, estimate
 
 # What VLMEvalKit and lmms-eval return.
 OFFICIAL = [
@@ -72,10 +72,30 @@ def test_anls_follows_its_definition(prediction: str, answer: str) -> None:
         ("the customer is ADA\nLOVELACE", ["Ada Lovelace"], True),
         ("The total is $12", ["$12.50"], False),
         ("", ["a"], False),
+        ("I do not know", ["no"], False),
+        ("No, it is not.", ["no"], True),
+        ("125.00", ["12"], False),
+        ("$1,250.00", ["250"], False),
+        ("$1,250.00", ["1,250"], False),
+        ("$1,250.00", ["250.00"], False),
+        ("$1,250.00", ["1,250.00"], True),
+        ("There are 12, 50 and 7.", ["7"], True),
+        ("There are 12, 50 and 7.", ["12"], True),
+        ("Invoice 4.Total (EUR)", ["total (eur)"], True),
+        ("a+b", ["a.b"], False),
     ],
 )
 def test_contains(prediction: str, answers: list[str], right: bool) -> None:
     assert contains(prediction, answers) is right
+
+
+def test_character_overlap_is_f1_of_bags_and_knows_no_order() -> None:
+    assert character_overlap("left right\n", "right  left") == (18, 18)
+    assert character_overlap("aab", "abbc") == (2 * 2, 3 + 4)
+    assert character_overlap("", "ab") == (0, 2)
+    # What the docstring warns of: another sentence shares most letters.
+    top, bottom = character_overlap("the rent is due on the first", "this order is sent in three")
+    assert top / bottom > 0.75
 
 
 def test_estimate_is_the_ratio_of_sums_not_the_mean_of_ratios() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alignvlm.evaluation.encoder import PDF_KIND
 from alignvlm.evaluation.report import DOCUMENTS, markdown, read_rows, summarise, write_results
 
 
@@ -23,6 +24,13 @@ def _answer(system: str, kind: str, seed: int, anls: float, seconds: float) -> d
     }
 
 
+def _reading(kind: str, seed: int, edits: int, length: int, shared: int) -> dict[str, Any]:
+    return {
+        "row": "reading", "system": "alignvlm", "kind": kind, "seed": seed, "edits": edits,
+        "length": length, "shared": 2 * shared, "both_lengths": 2 * length,
+    }  # fmt: skip
+
+
 def _cells(right: int, total: int, band: list[int]) -> dict[str, Any]:
     return {
         "row": "cells", "band_px": band, "degraded": False, "seed": 0, "text_right": right,
@@ -34,8 +42,10 @@ def _cells(right: int, total: int, band: list[int]) -> dict[str, Any]:
 ROWS: list[dict[str, Any]] = [
     _cells(9, 10, [14, 18]),
     _cells(30, 30, [19, 24]),
-    {"row": "reading", "system": "alignvlm", "kind": "easy", "seed": 0, "edits": 1, "length": 10},
-    {"row": "reading", "system": "alignvlm", "kind": "easy", "seed": 1, "edits": 2, "length": 40},
+    _reading("easy", 0, 1, 10, 9),
+    _reading("easy", 1, 2, 40, 40),
+    _reading("invoice", 0, 5, 10, 10),
+    _reading(PDF_KIND, 0, 10, 10, 8),
     _answer("alignvlm", "easy", 0, 1.0, 1.0),
     _answer("alignvlm", "easy", 0, 0.5, 2.0),
     _answer("alignvlm", "easy", 1, 0.0, 3.0),
@@ -59,6 +69,19 @@ def test_numbers_are_ratios_over_pages() -> None:
     assert summary["condense"]["spell"]["tokens"]["value"] == 40
     assert summary["cold"]["easy"]["peak_gb"]["value"] == 3.5
     assert summary["num_questions"] == {"easy": 3, "invoice": 1, "letter": 1}
+
+
+def test_pages_of_pdfs_are_told_apart_from_drawn_ones() -> None:
+    summary = summarise(ROWS)
+    errors = summary["character_error"]["alignvlm"]
+    assert {kind: number["value"] for kind, number in errors.items()} == {
+        "easy": 0.06, "invoice": 0.5, DOCUMENTS: 0.5, PDF_KIND: 1.0,
+    }  # fmt: skip
+    overlap = summary["character_overlap"]["alignvlm"]
+    assert overlap["easy"]["value"] == pytest.approx(49 / 50)
+    assert overlap[PDF_KIND]["value"] == pytest.approx(0.8)
+    table = markdown({"run": {}, "results": summary})
+    assert f"| {PDF_KIND} | 0.800 [0.800, 0.800] (n = 1) |" in table
 
 
 def test_patch_accuracy_is_over_cells_of_all_sizes_and_of_each() -> None:

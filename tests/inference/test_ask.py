@@ -127,8 +127,11 @@ def test_a_blank_page_is_answered_and_says_so(answerer: ModelAnswerer, tmp_path:
 
 
 def test_a_question_longer_than_the_context(answerer: ModelAnswerer, page_path: Path) -> None:
-    with pytest.raises(UsageError, match="has 300 tokens and the model reads 300, of which 64"):
+    with pytest.raises(UsageError, match="300 with page and answer: shorten the question") as told:
         ask(page_path, "?" * 300, model=answerer)
+    assert "max-new-tokens" not in str(told.value), "it is not what binds"
+    with pytest.raises(UsageError, match=r"which --max-new-tokens keeps 295 .*: lower that, or"):
+        ask(page_path, "What?", model=answerer, max_new_tokens=295)
     assert "model" not in vars(answerer), "no weights were loaded to find that out"
 
 
@@ -140,7 +143,7 @@ def test_a_page_longer_than_the_context(answerer: ModelAnswerer, tmp_path: Path)
     path = tmp_path / "full.png"
     Image.new("RGB", (40, 40), "white").save(path)
     answerer.model.model.condenser = Wordy()
-    with pytest.raises(LimitError, match=r"holds 400 visual tokens, .* exceed the 300"):
+    with pytest.raises(LimitError, match=r"holds 400 .* 300 that the model reads, whatever --max"):
         ask(path, "What?", model=answerer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,34 @@ def test_other_files_make_another_folder(shipped: Any) -> None:
     before = default_model_folder()
     shipped.save(adapter_config={"r": 4, "lora_alpha": 16})
     assert default_model_folder() != before
+
+
+def test_another_source_of_the_language_model_makes_another_folder(
+    shipped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder_of(*sources: str) -> Path:
+        monkeypatch.setattr(default, "possible_sources", lambda: sources)
+        return default_model_folder()
+
+    hub = folder_of("hub")
+    assert folder_of("package") != hub == folder_of("hub", "package")
+    folder_of("package").mkdir(parents=True)
+    assert folder_of("hub", "package") == folder_of("package"), "the one that is there"
+    assert folder_of("hub") == hub
+
+
+def test_the_name_waits_for_what_the_language_model_turns_out_to_be(
+    shipped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(_: bool) -> Path:
+        monkeypatch.setattr(default, "possible_sources", lambda: ("package",))
+        return shipped.base
+
+    monkeypatch.setattr(default, "possible_sources", lambda: ("hub",))
+    monkeypatch.setattr(default, "ensure_smollm2", fetch)
+    expected_of_the_hub = default_model_folder()
+    assert ensure_default_model() == default_model_folder() != expected_of_the_hub
+    assert not expected_of_the_hub.exists()
 
 
 def refused(match: str) -> None:
@@ -124,7 +153,7 @@ def test_a_full_disk_leaves_nothing(shipped: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_disk_that_fills_up_leaves_nothing(shipped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(folder: Path, _: bool) -> None:
+    def fill(folder: Path, _: Path) -> None:
         (folder / "half").write_bytes(b"x")
         raise OSError(28, "No space left on device")
 
@@ -153,16 +182,29 @@ def test_a_corrupt_cache_is_built_again_when_it_does_not_load(model_folder: Path
     assert weights.read_bytes() == whole
 
 
-def test_a_users_own_damaged_folder_is_left_alone(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_users_own_damaged_folder_is_left_alone(
+    model_folder: Path, tmp_path: Path, marked: bool
+) -> None:
+    """Also a copy of the cache's folder, in which the marker of a folder of ours lies."""
     own = tmp_path / "own"
-    own.mkdir()
-    for path in model_folder.iterdir():
-        if path.name != "complete.json":
-            (own / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(model_folder, own)
+    if not marked:
+        (own / "complete.json").unlink()
     (own / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(WeightsError, match="complete safetensors"):
         load_model(own, CPU, torch.float32)
     assert (own / "model.safetensors").stat().st_size == 64
+    assert (own / "complete.json").exists() is marked
+
+
+def test_a_damaged_folder_is_told_of_without_the_shipped_files(
+    shipped: Any, model_folder: Path
+) -> None:
+    (model_folder / "model.safetensors").write_bytes(b"\xff" * 64)
+    (shipped.folder / default.SETTINGS).unlink()
+    with pytest.raises(WeightsError, match="complete safetensors"):
+        load_model(model_folder, CPU, torch.float32)
 
 
 def test_merging_keeps_what_the_adapter_leaves_out() -> None:

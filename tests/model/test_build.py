@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     CLIPVisionConfig,
     GPTJConfig,
     LlamaForCausalLM,
@@ -19,7 +22,7 @@ from transformers import (
 )
 
 from alignvlm.errors import ConfigurationError, WeightsError
-from alignvlm.model import AlignVLM, AlignVLMForConditionalGeneration
+from alignvlm.model import AlignVLM, AlignVLMForConditionalGeneration, DocumentEncoderConfig
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -238,3 +241,67 @@ def test_backbones_must_be_complete(tiny: SimpleNamespace, llm_folder: Path) -> 
         AlignVLM.build(vision=tiny.vision(), llm=llm_folder, image_token_id=3)
     with pytest.raises(WeightsError, match="No model can be loaded"):
         AlignVLM.build(vision=str(llm_folder), llm=tiny.text(), image_token_id=3)
+
+
+SPELLING: dict[str, Any] = {
+    "connector": {"name": "align", "vocabulary": list(range(5, 60))},
+    "condense": {"prune": True, "merge": "spell"},
+}
+
+
+def test_a_built_model_that_spells_has_its_tokenizer(
+    tiny: SimpleNamespace, llm_folder: Path
+) -> None:
+    known = AlignVLM.build(vision=tiny.vision(), llm=llm_folder, image_token_id=3, **SPELLING)
+    given = AlignVLM.build(
+        vision=tiny.vision(), llm=tiny.text(), tokenizer=tiny.tokenizer(), **SPELLING
+    )
+    for model in (known, given):
+        tokenizer = model.model.condenser.tokenizer
+        assert tokenizer.decode(tokenizer.encode("a<|im_end|>").ids) == "a<|im_end|>"
+        assert 2 not in tokenizer.encode("a<|im_end|>").ids
+    unknown = AlignVLM.build(vision=tiny.vision(), llm=tiny.text(), image_token_id=3, **SPELLING)
+    assert unknown.model.condenser.tokenizer is None
+
+
+@pytest.fixture
+def spelling_folder(tiny: SimpleNamespace, tmp_path: Path) -> Path:
+    model = AlignVLM.build(vision=tiny.vision(), llm=tiny.text(), image_token_id=3, **SPELLING)
+    model.save_pretrained(tmp_path / "spelling")
+    tiny.tokenizer().save_pretrained(tmp_path / "spelling")
+    return tmp_path / "spelling"
+
+
+def test_every_way_of_loading_brings_the_tokenizer(spelling_folder: Path) -> None:
+    whole = AutoModelForImageTextToText.from_pretrained(spelling_folder)
+    headless = AutoModel.from_pretrained(spelling_folder)
+    ours = AlignVLM.from_pretrained(spelling_folder)
+    for condenser in (whole.model.condenser, headless.condenser, ours.model.condenser):
+        assert condenser.characters()[:2] == ["!", '"']
+
+
+def test_the_tokenizer_is_looked_for_where_the_weights_are(
+    spelling_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = AlignVLM.from_pretrained(spelling_folder.parent, subfolder=spelling_folder.name)
+    assert below.model.condenser.tokenizer is not None
+    # As on the Hub, in a cache that the caller names and in a revision that is not the main one.
+    repository = spelling_folder.parent / "hub" / "models--someone--something"
+    shutil.copytree(spelling_folder, repository / "snapshots" / ("1" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v2").write_text("1" * 40)
+    where = {"cache_dir": repository.parent, "revision": "v2", "local_files_only": True}
+    fetched = AlignVLM.from_pretrained("someone/something", **where)
+    assert fetched.model.condenser.tokenizer is not None
+    (repository / "snapshots" / ("1" * 40) / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is missing or damaged") as caught:
+        AlignVLM.from_pretrained("someone/something", **where)
+    assert one_sentence(str(caught.value))
+
+
+def test_a_document_encoder_takes_any_attention(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    vision = DocumentEncoderConfig(tile_px=32, hidden_size=16, num_context_layers=1)
+    AlignVLM.build(vision=vision, llm=tiny.text(), image_token_id=3).save_pretrained(tmp_path)
+    for name in ("sdpa", "eager"):
+        model = AlignVLM.from_pretrained(tmp_path, attn_implementation=name)
+        assert model.config.text_config._attn_implementation == name

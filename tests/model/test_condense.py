@@ -102,6 +102,30 @@ def test_control_tokens_on_a_page_are_plain_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([next(iter(w)) for w in spelled]) == "<|end|>"
 
 
+def test_control_tokens_without_the_mark_of_one_are_plain_text_too(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    stored = Tokenizer.from_str(tokenizer.to_str())
+    stored.add_tokens(["<think>", "   ", "é"])
+    stored.save(str(tmp_path / "tokenizer.json"))
+    text = "a<think>b<|end|>   é"
+    assert stored.token_to_id("<think>") in stored.encode(text).ids
+    plain = load_plain_tokenizer(tmp_path)
+    encoding = plain.encode(text)
+    control = {stored.token_to_id(token) for token in ("<think>", "<|end|>")}
+    assert not control & set(encoding.ids)
+    assert encoding.tokens[-2:] == ["   ", "é"]
+    assert "".join(text[start:end] for start, end in encoding.offsets) == text
+    assert plain.get_vocab() == stored.get_vocab()
+
+
+def test_a_stored_truncation_does_not_cut_pages(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    stored = Tokenizer.from_str(tokenizer.to_str())
+    stored.enable_truncation(3)
+    stored.save(str(tmp_path / "tokenizer.json"))
+    assert len(load_plain_tokenizer(tmp_path).encode("abcabc").ids) == 6
+
+
 def test_a_blank_page_has_no_visual_token(tokenizer: Tokenizer) -> None:
     probs, table = cells({}), embeddings(tokenizer)
     for merge in ("spell", "average", "none"):
@@ -127,6 +151,16 @@ def test_equal_neighbours_become_their_mean(tokenizer: Tokenizer) -> None:
     empty = np.arange(3, 16).mean()
     assert merged[:3].tolist() == pytest.approx([0.5, 2, empty])
     assert len(merged) == 3 + 3  # the other rows are one run of empty cells each
+
+
+def test_double_letters_stay_two_when_the_cells_between_them_are_pruned(
+    tokenizer: Tokenizer,
+) -> None:
+    probs = cells({0: "l\n\nllo"})
+    tokens = torch.arange(len(probs), dtype=torch.float32)[:, None].repeat(1, 8)
+    condenser = make_condenser(tokenizer, "average", prune=True)
+    merged = condenser(tokens, probs, ONE_TILE, embeddings(tokenizer))[:, 0]
+    assert merged.tolist() == pytest.approx([0, 3.5, 5, GRID[1] - 1])
 
 
 def test_spelling_needs_pruning_and_a_tokenizer(tokenizer: Tokenizer) -> None:

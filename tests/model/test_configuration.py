@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import CLIPVisionConfig, GPT2Config
 
 from alignvlm.errors import ConfigurationError
-from alignvlm.model import AlignVLMConfig, DocumentEncoderConfig, num_visual_tokens
+from alignvlm.model import (
+    AlignVLMConfig,
+    AlignVLMForConditionalGeneration,
+    DocumentEncoderConfig,
+    num_visual_tokens,
+)
 from alignvlm.model.configuration import feature_grid, tile_side
 
 
@@ -82,3 +89,23 @@ def test_condensed_images_take_one_placeholder(tiny: SimpleNamespace) -> None:
     assert config.placeholders_per_tile is None
     assert num_visual_tokens(10, config.placeholders_per_tile) == 1
     assert num_visual_tokens(10, 729) == 7290
+
+
+def test_a_model_remembers_the_vocabulary_of_its_connector(
+    tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = AlignVLMForConditionalGeneration(tiny.config())
+    assert model.config.connector["vocab_size"] == 264
+    model.resize_token_embeddings(270)
+    model.save_pretrained(tmp_path)
+    again = AlignVLMForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.config.text_config.vocab_size == 270
+    assert again.model.connector.w2.weight.shape == (264, 32)
+    assert torch.equal(again.model.connector.w2.weight, model.model.connector.w2.weight)
+    fresh = AlignVLMForConditionalGeneration(again.config)
+    assert torch.equal(fresh.model.connector.w2.weight, fresh.lm_head.weight[:264])
+
+
+def test_other_connectors_have_no_vocabulary(tiny: SimpleNamespace) -> None:
+    model = AlignVLMForConditionalGeneration(tiny.config(connector={"name": "mlp"}))
+    assert model.config.connector == {"name": "mlp"}

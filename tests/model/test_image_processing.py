@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from alignvlm.errors import ConfigurationError, InputError, UsageError
+from alignvlm.imaging.decode import load_pages
 from alignvlm.imaging.tiling import Tiling, split
 from alignvlm.model import AlignVLMImageProcessor
 from alignvlm.model.image_processing import to_rgb
@@ -67,6 +68,28 @@ def test_modes_become_rgb_on_white() -> None:
     assert to_rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
     assert to_rgb(np.full((2, 2, 1), 7, dtype=np.uint8)).getpixel((0, 0)) == (7, 7, 7)
     assert to_rgb(np.zeros((2, 2, 4), dtype=np.uint8)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_images_in_memory_are_prepared_like_files(
+    processor: AlignVLMImageProcessor, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: the first row is the right side
+    tiny.page(60, 40).save(tmp_path / "turned.png", exif=exif)
+    grey = np.linspace(0, 65535, 60 * 40, dtype=np.uint16).reshape(40, 60)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    for name, size in (("turned.png", (40, 60)), ("grey.png", (60, 40))):
+        page = next(load_pages(tmp_path / name)).image
+        with Image.open(tmp_path / name) as image:
+            ours = to_rgb(image)
+        assert ours.size == size
+        for again in (ours, to_rgb(ours)):
+            assert np.array_equal(np.asarray(again), np.asarray(page))
+
+
+def test_samples_of_32_bits_are_refused() -> None:
+    with pytest.raises(InputError, match="The image has 32 bits a sample"):
+        to_rgb(Image.new("F", (2, 2)))
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((5, 5, 7), dtype=np.uint8)])

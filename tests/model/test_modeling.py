@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config
+from transformers import GenerationConfig, GPT2Config
 
 from alignvlm.errors import ConfigurationError, UsageError
 from alignvlm.imaging.tiling import TileGrid
@@ -308,6 +308,35 @@ def test_condensed_generation_returns_prompt_and_answer(
     assert torch.equal(output.sequences[:, :length], batch["input_ids"])
 
 
+def test_the_largest_length_counts_the_prompt_s_ids(
+    condensed: tuple[AlignVLMForConditionalGeneration, AlignVLMProcessor],
+    conversations: list[Any],
+) -> None:
+    """As without condensing, however many visual tokens come in between."""
+    model, processor = condensed
+    model.generation_config.eos_token_id = None
+    batch = batch_of(processor, conversations[2:3])
+    most = batch["input_ids"].shape[1] + 3
+    config = GenerationConfig(max_length=most, pad_token_id=0)
+    for options in ({"max_length": most}, {"generation_config": config}):
+        assert model.generate(**batch, do_sample=False, **options).shape[1] == most
+    assert model.generate(**batch, max_length=most, max_new_tokens=1).shape[1] == most - 2
+    with pytest.raises(UsageError, match="max_length is 5 and the prompt alone has"):
+        model.generate(**batch, max_length=5)
+
+
+def test_positions_of_placeholders_are_refused_where_images_are_condensed(
+    condensed: tuple[AlignVLMForConditionalGeneration, AlignVLMProcessor],
+    conversations: list[Any],
+) -> None:
+    model, processor = condensed
+    batch = batch_of(processor, conversations[:1])
+    positions = torch.arange(batch["input_ids"].shape[1])[None]
+    for call in (model, model.model, model.generate):
+        with pytest.raises(UsageError, match="leave position_ids out"):
+            call(**batch, position_ids=positions)
+
+
 def test_tied_tables_of_any_name_are_found(tiny: SimpleNamespace, tmp_path: Path) -> None:
     text = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=264, n_positions=256)
     model = AlignVLMForConditionalGeneration(tiny.config(text_config=text))
@@ -326,4 +355,5 @@ def test_heads_that_change_logits_are_refused(tiny: SimpleNamespace) -> None:
 
 def test_servers_may_use_any_attention() -> None:
     assert AlignVLMForConditionalGeneration._supports_attention_backend
+    assert not AlignVLMForConditionalGeneration._can_compile_fullgraph
     assert AlignVLMForConditionalGeneration._can_set_attn_implementation()

@@ -49,10 +49,10 @@ def test_picking_takes_every_family_and_mostly_upright_faces(fonts: list[Font]) 
 def test_scan_is_remembered_and_survives_a_broken_index(
     fonts: list[Font], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, folder = tmp_path / "cache", tmp_path / "fonts"
+    cache, folder = tmp_path / "cache" / "fonts", tmp_path / "fonts"
     folder.mkdir()
     shutil.copy(fonts[0].path, folder / "one.ttf")
-    monkeypatch.setattr(fonts_module, "_CACHE_FOLDER", cache)
+    monkeypatch.setenv("ALIGNVLM_CACHE", str(cache.parent))
     first = find_fonts("train", [folder])
     assert [font.family for font in first] == [fonts[0].family]
     index = json.loads((cache / "index.json").read_text())
@@ -70,3 +70,15 @@ def test_scan_is_remembered_and_survives_a_broken_index(
         (cache / "index.json").write_text(broken)
         fonts_module._usable.cache_clear()
         assert find_fonts("train", [folder]) == first
+
+
+def test_fonts_are_looked_for_in_the_cache(
+    fonts: list[Font], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "alignvlm" / "fonts"
+    folder.mkdir(parents=True)
+    shutil.copy(fonts[0].path, folder / "one.ttf")
+    monkeypatch.delenv("ALIGNVLM_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fonts_module, "_SYSTEM_FOLDERS", ())
+    assert [font.path for font in find_fonts("train")] == [str(folder / "one.ttf")]

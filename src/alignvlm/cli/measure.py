@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alignvlm.cli.terminal import DebugOption
+from alignvlm.cli.terminal import DebugOption, say
+from alignvlm.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_ASK = "from alignvlm.cli import main; main()"
+_ASK = (sys.executable, "-c", "from alignvlm.cli import main; main()", "ask")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +37,12 @@ def measure(
         str | None,
         typer.Option(metavar="easy,invoice,...", help="Document kinds; the default is all."),
     ] = None,
-    num_pages: Annotated[int, typer.Option(min=0, help="Pages of each kind but easy.")] = 4,
-    num_easy_pages: Annotated[int, typer.Option(min=0, help="Pages of the kind easy.")] = 25,
+    num_pages: Annotated[int, typer.Option(min=0, help="Pages of each kind but easy.")] = 3,
+    num_easy_pages: Annotated[int, typer.Option(min=0, help="Pages of the kind easy.")] = 20,
+    pdfs: Annotated[
+        Path | None,
+        typer.Option(help="Folder that get_pdfs.sh filled; the default is pdfs in the cache."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first page of each kind.")] = 0,
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="Degradation of the pages, 0 for clean ones.")
@@ -59,7 +64,8 @@ def measure(
     """Measure a model on held-out fonts and layouts, with 95 % intervals.
 
     Patch accuracy, character error, ANLS by page kind, seconds and memory, beside OCR text and
-    perfect text given to the same language model.
+    perfect text given to the same language model. Pages of held-out PDFs are read and not asked
+    about. All of it runs on the CPU, fresh processes too.
     """
     from alignvlm.evaluation.measure import MeasureConfig
     from alignvlm.inference.loading import find_model
@@ -74,11 +80,28 @@ def measure(
         baselines=not skip_baselines,
         limit_s=limit_time,
     )
-    for path in (*_measure(find_model(model), config, output, predictions), predictions):
+    folder, found = find_model(model), _with_held_out(pdfs)
+    for path in (*_measure(folder, config, found, output, predictions), predictions):
         typer.echo(path)
 
 
-def _measure(folder: Path, config: MeasureConfig, output: Path, predictions: Path) -> list[Path]:
+def _with_held_out(pdfs: Path | None) -> Path | None:
+    """The folder of PDFs, or None and a line on stderr if it has none that may be measured on."""
+    from alignvlm.synth.pdf_pages import find_pdfs
+    from alignvlm.weights.cache import cache_dir
+
+    folder = pdfs or cache_dir() / "pdfs"
+    try:
+        find_pdfs(folder, "heldout")
+    except InputError as reason:
+        say(f"Pages of PDFs are left out. {reason}")
+        return None
+    return folder
+
+
+def _measure(
+    folder: Path, config: MeasureConfig, pdfs: Path | None, output: Path, predictions: Path
+) -> list[Path]:
     """Measure, and write the results; returns their paths."""
     import torch
 
@@ -97,7 +120,8 @@ def _measure(folder: Path, config: MeasureConfig, output: Path, predictions: Pat
             cell_labels,
             predictions,
             dtype=dtype,
-            ask_command=[sys.executable, "-c", _ASK, "ask", "--model", str(folder)],
+            pdfs=pdfs,
+            ask_command=[*_ASK, "--model", str(folder), "--device", "cpu"],
             on_progress=told,
         )
     facts = {

@@ -6,6 +6,20 @@ ALIGN connector read; `measure` puts a whole model beside its baselines.
 
 from __future__ import annotations
 
-from alignvlm.evaluation.metrics import Estimate, anls, character_edits, contains, estimate
+from alignvlm.evaluation.metrics import (
+    Estimate,
+    anls,
+    character_edits,
+    character_overlap,
+    contains,
+    estimate,
+)
 
-__all__ = ["Estimate", "anls", "character_edits", "contains", "estimate"]
+__all__ = [
+    "Estimate",
+    "anls",
+    "character_edits",
+    "character_overlap",
+    "contains",
+    "estimate",
+]

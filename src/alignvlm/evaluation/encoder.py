@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from alignvlm.connectors.align import Align
-from alignvlm.evaluation.metrics import character_edits
-from alignvlm.imaging.tiling import TileGrid, Tiling, split
+from alignvlm.evaluation.metrics import character_edits, character_overlap
 from alignvlm.model.document_encoder import DocumentEncoder
-from alignvlm.model.reading import EMPTY_ROW, read
+from alignvlm.model.reading import EMPTY_ROW
 from alignvlm.synth.fonts import find_fonts
-from alignvlm.synth.generate import generate
 from alignvlm.synth.lines import text_tile
 from alignvlm.synth.page import Page
 
@@ -31,47 +27,11 @@ Evaluation and training do not know each other, so the caller, who knows both, b
 Row = dict[str, Any]
 """One line of the predictions' JSONL."""
 
+PDF_KIND = "pdf (held-out packages)"
+"""Pages of real PDFs, which are read and not asked about: nobody wrote questions for them."""
+
 BANDS_PX = ((14, 18), (19, 24), (25, 34))
 """Text sizes, in px per em, for which patch accuracy is told apart."""
-
-
-def measure_encoder(
-    encoder: DocumentEncoder,
-    connector: Align,
-    characters: Sequence[str],
-    label_cells: LabelCells,
-    *,
-    tiling: Tiling,
-    kinds: Sequence[str],
-    num_tiles: int,
-    num_pages: int,
-    seed: int,
-    strength: float,
-) -> list[Row]:
-    """Rows of patch accuracy and of page readings, e.g. of a training checkpoint.
-
-    Args:
-        encoder: the vision encoder.
-        connector: as trained with it.
-        characters: what each of the connector's words says; the first is "empty".
-        label_cells: see `LabelCells`.
-        tiling: how pages become tiles; layout "canvas".
-        kinds: document kinds of the pages.
-        num_tiles: for each text size, as many clean as degraded.
-        num_pages: for each kind.
-        seed: of the first tile and the first page of each kind.
-        strength: of the pages' degradations.
-
-    Returns:
-        Rows for `alignvlm.evaluation.report.summarise`.
-    """
-    rows = list(cell_rows(encoder, connector, characters, label_cells, num_tiles, seed))
-    for kind in kinds:
-        for number in range(num_pages):
-            page = generate(kind, seed + number, "heldout", strength)
-            text = read_page(encoder, connector, characters, page.image, tiling)
-            rows.append(reading_row("alignvlm", page, text))
-    return rows
 
 
 def cell_rows(
@@ -100,9 +60,7 @@ def cell_rows(
                 rng = Random(f"measure/{seed + number}/{band}/{strength}")
                 page = text_tile(rng, fonts, geometry.tile_px, band, strength)
                 labels = label_cells(page, **options)
-                tile = np.asarray(page.image)[None]
-                grid = TileGrid(rows=1, cols=1, thumbnail=False)
-                says = page_probabilities(encoder, connector, tile, grid).argmax(-1)
+                says = _said(encoder, connector, np.asarray(page.image))
                 yield {
                     "row": "cells",
                     "band_px": list(band),
@@ -112,33 +70,21 @@ def cell_rows(
                 }
 
 
-def read_page(
-    encoder: DocumentEncoder,
-    connector: Align,
-    characters: Sequence[str],
-    image: Image.Image,
-    tiling: Tiling,
-) -> str:
-    """The text of a page, read off P_vocab."""
-    tiles, grid = split(image, tiling)
-    return read(page_probabilities(encoder, connector, tiles, grid), characters).text
-
-
 @torch.no_grad()
-def page_probabilities(
-    encoder: DocumentEncoder, connector: Align, tiles: NDArray[np.uint8], grid: TileGrid
-) -> NDArray[np.float32]:
-    """P_vocab of a page's cells, float32 [rows, columns, V'], for tiles uint8 [T, S, S, 3]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
+def _said(encoder: DocumentEncoder, connector: Align, tile: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The most probable word of each cell [rows, columns] of a tile uint8 [S, S, 3]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))[None]
     pixels = (pixels.float() / 127.5 - 1).to(encoder.dtype)
-    features = encoder(pixels, grids=[(grid.rows, grid.cols)]).last_hidden_state
-    probs = connector.probabilities(features)
-    return _page(probs, grid, encoder.config.num_rows, encoder.config.num_columns)
+    features = encoder(pixels, grids=[(1, 1)]).last_hidden_state
+    words = connector.probabilities(features)[0].argmax(-1)
+    said: NDArray[np.int64] = words.reshape(encoder.config.num_rows, -1).numpy()
+    return said
 
 
 def reading_row(system: str, page: Page, text: str) -> Row:
     """What was read of a page beside what stands on it."""
     edits, length = character_edits(text, page.text)
+    shared, both_lengths = character_overlap(text, page.text)
     return {
         "row": "reading",
         "system": system,
@@ -148,14 +94,9 @@ def reading_row(system: str, page: Page, text: str) -> Row:
         "truth": page.text,
         "edits": edits,
         "length": length,
+        "shared": shared,
+        "both_lengths": both_lengths,
     }
-
-
-def _page(probs: Tensor, grid: TileGrid, rows: int, columns: int) -> NDArray[np.float32]:
-    """[T, N, V'] in tile order -> [rows of the page, columns of the page, V']."""
-    tiles = probs.float().unflatten(0, (grid.rows, grid.cols)).unflatten(2, (rows, columns))
-    page: NDArray[np.float32] = tiles.transpose(1, 2).flatten(2, 3).flatten(0, 1).numpy()
-    return page
 
 
 def _count(labels: NDArray[np.int64], says: NDArray[np.int64], space: int) -> dict[str, int]:

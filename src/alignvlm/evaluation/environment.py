@@ -37,9 +37,14 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout, "-dirty" behind it if files differ; "none" outside of one."""
-    folder = Path(__file__).parent
+    """The commit of the checkout, "-dirty" behind it if files differ; "none" outside of one.
+
+    A repository that merely surrounds an installation, e.g. one with an ignored `.venv`, says
+    nothing about this code and gives "none" as well.
+    """
+    folder, name = Path(__file__).parent, Path(__file__).name
     try:
+        _git(folder, "ls-files", "--error-unmatch", name)
         found = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--", ":/src")
     except (OSError, subprocess.CalledProcessError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,11 +18,12 @@ import torch
 
 from alignvlm.evaluation.answers import CONDENSE_WAYS, Answer, Asker, EncodedPage, Reader
 from alignvlm.evaluation.baselines import RapidOcr, text_tokens
-from alignvlm.evaluation.encoder import LabelCells, Row, cell_rows, reading_row
+from alignvlm.evaluation.encoder import PDF_KIND, LabelCells, Row, cell_rows, reading_row
 from alignvlm.evaluation.metrics import anls, contains
 from alignvlm.evaluation.process import run_process
 from alignvlm.synth.generate import KINDS, generate
 from alignvlm.synth.page import Page, Question
+from alignvlm.synth.pdf_pages import pdf_stream
 from alignvlm.weights.smollm2 import load_smollm2
 
 OnProgress = Callable[[str, int, int], None]
@@ -41,6 +42,7 @@ class MeasureConfig:
         num_easy_pages: pages of the kind "easy", each with all its questions.
         num_pages: pages of every other kind.
         questions_per_page: of those, the first so many questions.
+        num_pdf_pages: pages of held-out PDFs, where there are any, clean and at 85-180 dpi.
         num_tiles: dense tiles for patch accuracy, for each text size clean and degraded.
         num_condense_pages: easy pages, one question each, on which the ways to condense compete.
         num_cold: fresh processes for one easy page, and as many for a page of another kind.
@@ -51,11 +53,12 @@ class MeasureConfig:
     """
 
     kinds: tuple[str, ...] = KINDS
-    num_easy_pages: int = 25
-    num_pages: int = 4
+    num_easy_pages: int = 20
+    num_pages: int = 3
     questions_per_page: int = 3
+    num_pdf_pages: int = 10
     num_tiles: int = 8
-    num_condense_pages: int = 5
+    num_condense_pages: int = 3
     num_cold: int = 3
     seed: int = 0
     strength: float = 0.5
@@ -89,10 +92,11 @@ def measure(
     predictions: Path,
     *,
     dtype: torch.dtype,
+    pdfs: Path | None = None,
     ask_command: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Row]:
-    """Measure the model in a folder.
+    """Measure the model in a folder, on the CPU.
 
     Args:
         folder: as `AlignVLM.from_pretrained` takes it.
@@ -100,8 +104,10 @@ def measure(
         label_cells: see `alignvlm.evaluation.encoder`.
         predictions: the JSONL file to write.
         dtype: of all weights, the one that `ask_command` uses.
-        ask_command: the command that answers a question in a fresh process; the page's file and
-            the question are put behind it. None: cold starts are not measured.
+        pdfs: folder of PDFs, see `alignvlm.synth.pdf_pages.find_pdfs`. None: none are read.
+        ask_command: the command that answers a question in a fresh process, on the CPU too, so
+            that cold and warm seconds compare; the page's file and the question are put behind
+            it. None: cold starts are not measured.
         on_progress: see `OnProgress`.
 
     Returns:
@@ -109,6 +115,8 @@ def measure(
 
     Raises:
         ConfigurationError: the model does not read characters, or a kind does not exist.
+        InputError: `pdfs` holds no held-out PDF, or the fresh process fails.
+        PdfError: a file in `pdfs` is damaged.
         MissingDependencyError: a package of the extras `eval`, `synth` or `rapidocr` is absent.
     """
     told = on_progress or (lambda stage, done, total: None)
@@ -121,7 +129,7 @@ def measure(
         run.patches(label_cells)
         run.warm_up()
         run.condense_ways()
-        run.pages()
+        run.pages(pdfs)
     finally:
         recorder.close()
     return recorder.rows
@@ -218,14 +226,19 @@ class _Run:
             self._recorder.add(row)
             self._told("patches", done, 6 * config.num_tiles)
 
-    def pages(self) -> None:
+    def pages(self, pdfs: Path | None) -> None:
         """Readings and answers, of the model and of the baselines, kind by kind in turn."""
         systems = _systems(self._reader) if self._config.baselines else []
-        planned = list(planned_pages(self._config))
+        planned = list(planned_pages(self._config, with_pdfs=pdfs is not None))
+        real = pdf_stream(pdfs, self._config.seed, "heldout") if pdfs else iter(())
         for done, (kind, seed) in enumerate(planned, start=1):
             if time.monotonic() > self._deadline:
                 break
-            page = _draw(self._config, kind, seed)
+            if kind == PDF_KIND:
+                # A page's own number does not tell pages of two files apart.
+                page = replace(next(real), kind=kind, seed=seed)
+            else:
+                page = _draw(self._config, kind, seed)
             encoded = self._reader.encode(page.image)
             self._recorder.add(
                 {**reading_row("alignvlm", page, encoded.text), "seconds": encoded.seconds}
@@ -307,11 +320,13 @@ class _Run:
         )
 
 
-def planned_pages(config: MeasureConfig) -> Iterator[tuple[str, int]]:
+def planned_pages(config: MeasureConfig, *, with_pdfs: bool) -> Iterator[tuple[str, int]]:
     """(kind, seed) of every page, the kinds in turn, so that a time limit spares none."""
     counts = {
         kind: config.num_easy_pages if kind == "easy" else config.num_pages for kind in config.kinds
     }
+    if with_pdfs:
+        counts[PDF_KIND] = config.num_pdf_pages
     for number in range(max(counts.values())):
         for kind, count in counts.items():
             if number < count:

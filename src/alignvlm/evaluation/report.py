@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alignvlm.evaluation.encoder import Row
+from alignvlm.evaluation.encoder import PDF_KIND, Row
 from alignvlm.evaluation.metrics import estimate
 
 Number = dict[str, float | int]
 """An `Estimate` as JSON: value, low, high, num_units."""
 
 DOCUMENTS = "all documents"
-"""Every kind but the easy pages, together."""
+"""Every drawn kind but the easy pages, together; pages of PDFs are told apart from them."""
 
 # Name, path in the summary, whether more is better, the bar. One tile on two cores for the seconds.
 _BARS: tuple[tuple[str, tuple[str, ...], bool, float], ...] = (
@@ -38,6 +38,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "patches": _patches([row for row in rows if row["row"] == "cells"]),
         "character_error": _by_kind(readings, lambda row: (row["edits"], row["length"])),
+        "character_overlap": _by_kind(readings, lambda row: (row["shared"], row["both_lengths"])),
         "anls": _by_kind(answers, lambda row: (row["anls"], 1)),
         "contains": _by_kind(answers, lambda row: (row["contains"], 1)),
         "seconds": _by_kind(answers, lambda row: (_seconds(row), 1)),
@@ -92,7 +93,9 @@ def markdown(record: dict[str, Any]) -> str:
         _patch_lines(results["patches"]),
     )
     titles = {
-        "character_error": "Character error of the page text",
+        "character_error": "Character error of the page text, row by row across columns",
+        "character_overlap": "Characters in common in any order (F1 of two bags of characters; "
+        "texts of one language share most by chance)",
         "anls": "ANLS of answers",
         "contains": "Share of answers that contain a right one",
         "seconds": "Seconds per question, warm, the page included",
@@ -133,7 +136,7 @@ def _by_kind(
     units: dict[tuple[str, str, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for row in rows:
         kind = row["kind"]
-        groups = (kind,) if kind == "easy" else (kind, DOCUMENTS)
+        groups = (kind,) if kind in ("easy", PDF_KIND) else (kind, DOCUMENTS)
         for group in groups:
             top, bottom = measured(row)
             unit = units[(row["system"], group, kind, row["seed"])]

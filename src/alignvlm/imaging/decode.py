@@ -33,9 +33,11 @@ __all__ = [
     "Document",
     "Page",
     "load_pages",
+    "on_paper",
     "open_document",
     "parse_pages",
     "rgb_strips",
+    "upright",
 ]
 
 PDF_DPI: Final = 150.0
@@ -171,8 +173,7 @@ class ImageDocument(Document):
                 image.seek(number - 1)
             check_page_size(*image.size, self._source, number, self._limits)
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            return image if turn is None else image.transpose(turn)
+            return upright(image)
 
     def _open(self) -> Image.Image:
         """Reads the header, no pixels."""
@@ -232,15 +233,25 @@ def rgb_strips(image: Image.Image, source: str) -> Iterator[Image.Image]:
     for top in range(0, image.height, rows):
         with decoding(quoted(source), "image"):
             strip = image.crop((0, top, image.width, min(image.height, top + rows)))
-            rgb = _to_rgb(strip, source)
+            rgb = on_paper(strip, quoted(source))
         yield rgb
 
 
-def _to_rgb(image: Image.Image, source: str) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data says; what says so stays in `info`."""
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def on_paper(image: Image.Image, subject: str) -> Image.Image:
+    """A new RGB image: transparency is laid on white, 16-bit greys become 8-bit.
+
+    Raises an UnsupportedImageError, which begins with `subject`, for 32 bits a sample.
+    """
     if image.mode in ("I", "F"):
         # Without a stated black and white there is no right way to show such samples.
         raise UnsupportedImageError(
-            f"{quoted(source)} has 32 bits a sample, which documents do not: save it with 8 bits"
+            f"{subject} has 32 bits a sample, which documents do not: save it with 8 bits"
         )
     if image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")

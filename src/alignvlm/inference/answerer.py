@@ -86,7 +86,7 @@ class ModelAnswerer(Answerer):
             raise LimitError(
                 f"Page {page.number} of {quoted(page.source)} holds {num_visual_tokens} visual "
                 f"tokens, which with the question exceed the {self._context} that the model "
-                "reads: crop the page"
+                "reads, whatever --max-new-tokens is: crop the page"
             )
         stop_ids, pieces = _stop_ids(model), TextPieces(tokenizer)
         tokens: list[tuple[str, float]] = []
@@ -127,11 +127,16 @@ class ModelAnswerer(Answerer):
         messages = [{"role": "user", "content": content}]
         prompt: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         num_tokens = len(self.processor.tokenizer(question)["input_ids"])
-        most = self._context - max_new_tokens
-        if num_tokens >= most:
+        if num_tokens >= self._context:
+            raise UsageError(
+                f"The question has {num_tokens} tokens and the model reads {self._context} with "
+                "page and answer: shorten the question"
+            )
+        if num_tokens >= self._context - max_new_tokens:
             raise UsageError(
                 f"The question has {num_tokens} tokens and the model reads {self._context}, of "
-                f"which {max_new_tokens} are kept for the answer: shorten the question"
+                f"which --max-new-tokens keeps {max_new_tokens} for the answer: lower that, or "
+                "shorten the question"
             )
         return prompt
 

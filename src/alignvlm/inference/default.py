@@ -2,8 +2,8 @@
 
 The package ships what this project trained: vision encoder, connector and a LoRA adapter. The
 language model comes from a package index (`alignvlm.weights.smollm2`). Both together are written
-to the cache, the adapter merged, in a folder named by the hash of the shipped files; every later
-start loads that folder like any other model.
+to the cache, the adapter merged, in a folder named by the hash of the shipped files and of the
+language model's source; every later start loads that folder like any other model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignvlm.errors import WeightsError
-from alignvlm.weights.cache import cache_dir, ensure_folder
-from alignvlm.weights.smollm2 import ensure_smollm2
+from alignvlm.paths import cache_dir
+from alignvlm.weights.cache import ensure_folder, is_complete
+from alignvlm.weights.smollm2 import ensure_smollm2, possible_sources
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +53,11 @@ def ensure_default_model(progress: bool = True) -> Path:
             be found, or the disk is full or not writable.
     """
     folder = default_model_folder()
-    return ensure_folder(folder.name, lambda empty: _assemble(empty, progress), _NEEDED_BYTES)
+    if is_complete(folder):
+        return folder
+    base = ensure_smollm2(progress)
+    folder = default_model_folder()  # only now is it certain where the language model came from
+    return ensure_folder(folder.name, lambda empty: _assemble(empty, base), _NEEDED_BYTES)
 
 
 def default_model_folder() -> Path:
@@ -66,10 +71,15 @@ def default_model_folder() -> Path:
             f"This installation has no default model, {SHIPPED_FOLDER} lacks {', '.join(missing)}: "
             "run `pip install --force-reinstall --no-deps alignvlm`, or name a model with --model"
         )
-    digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
+    shipped = hashlib.sha256(f"layout {_LAYOUT}".encode())
     for name in _FILES:
-        digest.update((SHIPPED_FOLDER / name).read_bytes())
-    return cache_dir() / f"default-{digest.hexdigest()[:16]}"
+        shipped.update((SHIPPED_FOLDER / name).read_bytes())
+    folders = []
+    for source in possible_sources():
+        digest = shipped.copy()
+        digest.update(source.encode())
+        folders.append(cache_dir() / f"default-{digest.hexdigest()[:16]}")
+    return next((folder for folder in folders if folder.exists()), folders[0])
 
 
 def missing_files() -> list[str]:
@@ -110,8 +120,8 @@ def merge_lora(model: nn.Module, tensors: dict[str, Tensor], config: dict[str, A
         weight.data = (weight.data.float() + scale * delta).to(weight.dtype)
 
 
-def _assemble(folder: Path, progress: bool) -> None:
-    """Write the whole model and its processor into an empty folder."""
+def _assemble(folder: Path, base: Path) -> None:
+    """Write the whole model, around the language model in `base`, into an empty folder."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -120,7 +130,6 @@ def _assemble(folder: Path, progress: bool) -> None:
     from alignvlm.inference.loading import quiet
     from alignvlm.model.processing import AlignVLMProcessor
 
-    base = ensure_smollm2(progress)
     with quiet():
         llm = LlamaForCausalLM.from_pretrained(base, dtype=torch.bfloat16, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)

@@ -92,11 +92,11 @@ def load_model(
     try:
         return _load(folder, device, dtype)
     except WeightsError:
-        if not (folder / MARKER).is_file() or not damaged_files(folder, hashes=True):
+        if not _is_default(folder) or not damaged_files(folder, hashes=True):
             raise
     from alignvlm.inference.default import ensure_default_model
 
-    (folder / MARKER).unlink()
+    (folder / MARKER).unlink(missing_ok=True)
     return _load(ensure_default_model(), device, dtype)
 
 
@@ -125,6 +125,13 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         make: Any = AlignVLM
         model = make.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return model.to(device).eval()
+
+
+def _is_default(folder: Path) -> bool:
+    """Whether it is the folder in the cache, not a user's copy of it, which is not ours to heal."""
+    from alignvlm.inference.default import default_model_folder, missing_files
+
+    return not missing_files() and folder.resolve() == default_model_folder().resolve()
 
 
 def _missing(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
+from alignvlm.connectors.align import Align
 from alignvlm.connectors.base import Connector, ConnectorOutput
 from alignvlm.errors import ConfigurationError, UsageError
 from alignvlm.imaging.tiling import TileGrid
-from alignvlm.model.compat import can_return_tuple
+from alignvlm.model.compat import can_return_tuple, local_folder, where_options
 from alignvlm.model.configuration import AlignVLMConfig, build_connector
 from alignvlm.model.splice import SplicedInputs, expand, positions, scatter
 from alignvlm.model.vision import build_vision_model, encode
@@ -62,7 +64,26 @@ class AlignVLMPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_compile_fullgraph = True
+    # Tiles and condensed visual tokens are counted from what a page holds: that breaks the graph.
+    _can_compile_fullgraph = False
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers; a model that spells also gets the tokenizer beside its weights.
+
+        Raises a WeightsError if that has no readable tokenizer.json.
+        """
+        source = pretrained_model_name_or_path
+        loaded = super().from_pretrained(source, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if source is not None and model.config.condense["merge"] == "spell":
+            from alignvlm.model.condense import load_plain_tokenizer
+
+            folder = local_folder(source, "tokenizer.json", **where_options(kwargs))
+            model.base_model.condenser.tokenizer = load_plain_tokenizer(folder)
+        return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
         # A connector knows its own start; its parts come here first and are overwritten by it.
@@ -85,6 +106,8 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
         super().__init__(config)
         self.vision_model = build_vision_model(config.vision_config)
         self.connector = build_connector(config)
+        if isinstance(self.connector, Align):
+            config.connector.setdefault("vocab_size", self.connector.vocab_size)
         self.language_model = AutoModel.from_config(config.text_config)
         self.condenser = _build_condenser(config)
         self.post_init()
@@ -155,6 +178,14 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
         spliced = SplicedInputs(inputs_embeds=embeds, attention_mask=attention_mask, labels=labels)
         return spliced, images
 
+    def check_positions(self, position_ids: Tensor | None) -> None:
+        """Raises a UsageError for positions of text whose images will change its length."""
+        if self.condenser is not None and position_ids is not None:
+            raise UsageError(
+                "position_ids count placeholders and this model condenses images to other lengths; "
+                "leave position_ids out"
+            )
+
     @can_return_tuple
     def forward(
         self,
@@ -178,6 +209,7 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
         check_inputs(input_ids, inputs_embeds, pixel_values)
         images = None
         if input_ids is not None and pixel_values is not None:
+            self.check_positions(position_ids)
             spliced, images = self.embed_inputs(input_ids, pixel_values, tile_grids, attention_mask)
             inputs_embeds, attention_mask = spliced.inputs_embeds, spliced.attention_mask
         elif inputs_embeds is None:

@@ -19,17 +19,14 @@ from transformers import (
 
 from alignvlm.errors import ConfigurationError, WeightsError
 from alignvlm.model.chat import choose_image_token
-from alignvlm.model.compat import local_folder, model_class
-from alignvlm.model.condense import load_plain_tokenizer
+from alignvlm.model.compat import model_class, where_options
+from alignvlm.model.condense import plain
 from alignvlm.model.configuration import AlignVLMConfig
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.presets import find_preset
 
 Source: TypeAlias = "str | PathLike[str] | PreTrainedConfig | PreTrainedModel"
 """Hub id or folder (pretrained), configuration (fresh weights) or model (taken as it is)."""
-
-# Options of `from_pretrained` that also say where config.json is.
-_WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
@@ -70,21 +67,25 @@ class AlignVLM:
             tiling: as in `AlignVLMConfig`.
             condense: as in `AlignVLMConfig`.
             vision_feature_layer: as in `AlignVLMConfig`.
-            tokenizer: where to look for a special token to stand for images; None: at `llm`.
+            tokenizer: where to look for a special token to stand for images, and what a model
+                that spells does so with; None: the one at `llm`.
             image_token_id: that token, if it is known.
             dtype: of all weights; None: as stored.
 
         Raises:
             ConfigurationError: the parts do not fit, or no token can stand for images.
-            WeightsError: an encoder or language model cannot be loaded in full.
+            WeightsError: an encoder, language model or tokenizer cannot be loaded in full.
         """
         if preset is not None:
             chosen = find_preset(preset)
             vision, llm = vision or chosen.vision, llm or chosen.llm
         if vision is None or llm is None:
             raise ConfigurationError("Pass a preset, or both vision and llm, to AlignVLM.build")
+        spells = condense is not None and condense.get("merge") == "spell"
+        if image_token_id is None or spells:
+            tokenizer = _load_tokenizer(tokenizer or llm)
         if image_token_id is None:
-            image_token_id = _image_token_id(tokenizer or llm)
+            image_token_id = _image_token_id(tokenizer)
         vision_model = _load_vision(vision, dtype)
         language_model = _load_llm(llm, dtype)
         if image_token_id >= language_model.config.vocab_size:
@@ -98,7 +99,10 @@ class AlignVLM:
             image_token_id=image_token_id,
             vision_feature_layer=vision_feature_layer,
         )
-        return assemble(config, vision_model, language_model)
+        model = assemble(config, vision_model, language_model)
+        if spells and hasattr(tokenizer, "backend_tokenizer"):
+            model.model.condenser.tokenizer = plain(tokenizer.backend_tokenizer)
+        return model
 
     @staticmethod
     def from_pretrained(
@@ -115,8 +119,7 @@ class AlignVLM:
             WeightsError: weights are absent, damaged, missing, superfluous or of wrong shapes.
         """
         try:
-            where = {name: kwargs[name] for name in _WHERE if name in kwargs}
-            stored, _ = PreTrainedConfig.get_config_dict(source, **where)
+            stored, _ = PreTrainedConfig.get_config_dict(source, **where_options(kwargs))
         except _LOADING_ERRORS as error:
             raise _unreadable(source) from error
         if not stored:
@@ -126,11 +129,7 @@ class AlignVLM:
                 f"{source} holds a model of type {stored.get('model_type')!r}, not an AlignVLM "
                 "model; use it as vision or llm of AlignVLM.build"
             )
-        model = _load(AlignVLMForConditionalGeneration, source, **kwargs)
-        condenser = model.model.condenser
-        if condenser is not None and model.config.condense["merge"] == "spell":
-            condenser.tokenizer = load_plain_tokenizer(local_folder(source, "tokenizer.json"))
-        return model
+        return _load(AlignVLMForConditionalGeneration, source, **kwargs)
 
 
 def assemble(
@@ -213,15 +212,22 @@ def _unreadable(source: str | PathLike[str]) -> WeightsError:
     )
 
 
-def _image_token_id(source: Source | PreTrainedTokenizerBase) -> int:
+def _load_tokenizer(source: Source | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase | None:
+    """The tokenizer at a place; None for a configuration or model, which has none with it."""
     if isinstance(source, (PreTrainedConfig, PreTrainedModel)):
+        return None
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except _LOADING_ERRORS as error:
+        raise _unreadable(source) from error
+
+
+def _image_token_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    if tokenizer is None:
         raise ConfigurationError(
             "AlignVLM.build needs a tokenizer or an image_token_id when llm is not a folder or "
             "Hub id; pass one of the two"
         )
-    if not isinstance(source, PreTrainedTokenizerBase):
-        try:
-            source = AutoTokenizer.from_pretrained(source)
-        except _LOADING_ERRORS as error:
-            raise _unreadable(source) from error
-    return int(source.convert_tokens_to_ids(choose_image_token(source)))
+    return int(tokenizer.convert_tokens_to_ids(choose_image_token(tokenizer)))

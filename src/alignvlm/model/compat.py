@@ -31,6 +31,7 @@ __all__ = [
     "make_flat_list_of_images",
     "model_class",
     "strict",
+    "where_options",
 ]
 
 MARKS = (_CONTROL_TOKEN_START, _CONTROL_TOKEN_END)
@@ -45,7 +46,20 @@ def model_class(config: Any) -> type:
     return MODEL_MAPPING[type(config)]
 
 
-def local_folder(source: str | PathLike[str], file_name: str) -> Path:
-    """Where a file of a model lies on this machine; one from the Hub is fetched into the cache."""
-    path = cached_file(source, file_name, _raise_exceptions_for_missing_entries=False)
-    return Path(source) if path is None else Path(path).parent
+def where_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of `from_pretrained` that say where a model's files are."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+    return {name: options[name] for name in names if name in options}
+
+
+def local_folder(source: str | PathLike[str], file_name: str, **where: Any) -> Path:
+    """Where a file of a model lies on this machine; one from the Hub is fetched into the cache.
+
+    `where` is what `where_options` gives. A file that is not to be had is looked for by the caller
+    in the folder returned, and missed there.
+    """
+    try:
+        path = cached_file(source, file_name, **where)
+    except OSError:
+        return Path(source, where.get("subfolder") or "")
+    return Path(path).parent

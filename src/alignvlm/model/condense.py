@@ -42,7 +42,8 @@ class Condenser:
         prune, merge: see the module.
 
     Attributes:
-        tokenizer: needed for `merge="spell"` and for reading; `AlignVLM.from_pretrained` sets it.
+        tokenizer: needed for `merge="spell"` and for reading; `from_pretrained`, and
+            `AlignVLM.build` where it has a tokenizer, set it.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class Condenser:
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise ConfigurationError(
-                "The model spells words and has no tokenizer yet: load it with "
-                "AlignVLM.from_pretrained, or set `model.model.condenser.tokenizer`"
+                "The model spells words and has no tokenizer yet: load it with from_pretrained, "
+                "pass a tokenizer to AlignVLM.build, or set `model.model.condenser.tokenizer`"
             )
         return self.tokenizer
 
@@ -120,6 +121,7 @@ class Condenser:
 
     def _row(self, tokens: Tensor, says: Tensor) -> Tensor:
         """One row of the page: [columns, D] and the row's words [columns] -> [N'', D]."""
+        columns = torch.arange(len(says), device=says.device)
         if self._prune:
             kept = says != 0
             if not kept.any():
@@ -127,10 +129,11 @@ class Condenser:
             # The last empty cell stands for the end of the row.
             blank = (~kept).nonzero()[-1:]
             order = torch.cat((kept.nonzero(), blank)).flatten()
-            tokens, says = tokens[order], says[order]
+            tokens, says, columns = tokens[order], says[order], columns[order]
         if self._merge == "average":
             starts = torch.ones_like(says, dtype=torch.bool)
-            starts[1:] = says[1:] != says[:-1]
+            # Equal words with pruned cells between them are two: the letters of "ll".
+            starts[1:] = (says[1:] != says[:-1]) | (columns.diff() != 1)
             group = starts.cumsum(0) - 1
             num_groups = int(group[-1]) + 1
             total = tokens.new_zeros(num_groups, tokens.shape[-1]).index_add_(0, group, tokens)
@@ -157,20 +160,29 @@ def build_condenser(config: AlignVLMConfig) -> Condenser:
 
 
 def load_plain_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder, for text of pages: `<|im_end|>` on a page is plain text.
+    """The tokenizer of a model folder, for text of pages; see `plain`.
 
     Raises:
         WeightsError: there is no readable tokenizer.json.
     """
     path = folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return plain(Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises bare Exceptions
         raise WeightsError(
             f"{path} is missing or damaged: save the processor into the model's folder again."
         ) from error
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy for text of pages: `<|im_end|>` on a page is plain text, and nothing is cut off."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    # Some control tokens lack the mark of one, e.g. Qwen's <tool_call>; runs of spaces are none.
+    added = copy.get_added_tokens_decoder().values()
+    copy.add_special_tokens([token for token in added if len(token.content.strip()) > 1])
+    copy.encode_special_tokens = True
+    return copy
 
 
 def mix(spelled: list[dict[int, float]], embeddings: Tensor) -> Tensor:

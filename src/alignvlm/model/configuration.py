@@ -77,7 +77,8 @@ class AlignVLMConfig(PreTrainedConfig):
         vision_config: any vision encoder that `AutoConfig` knows, by default SigLIP-so400m.
         text_config: any causal language model that `AutoConfig` knows.
         connector: `{"name": "align", **options}`; names and options as in
-            `alignvlm.connectors.registry`.
+            `alignvlm.connectors.registry`. A built model adds the `vocab_size` of its ALIGN, which
+            stays when the language model's vocabulary grows.
         tiling: fields of `alignvlm.imaging.tiling.Tiling`; `tile_px` follows the encoder.
         condense: `{"prune": bool, "merge": "none" | "average" | "spell"}` and its thresholds, see
             `alignvlm.model.condense`; off by default, as in the paper.
@@ -155,12 +156,11 @@ class AlignVLMConfig(PreTrainedConfig):
 
 def build_connector(config: AlignVLMConfig) -> Connector:
     """The connector that a configuration names, with fresh parameters."""
-    options = {name: value for name, value in config.connector.items() if name != "name"}
+    options = {"vocab_size": config.text_config.vocab_size} | config.connector
     return registry.build(
-        config.connector["name"],
+        options.pop("name"),
         vision_dim=config.vision_config.hidden_size,
         text_dim=config.text_config.hidden_size,
-        vocab_size=config.text_config.vocab_size,
         **options,
     )
 

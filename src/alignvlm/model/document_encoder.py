@@ -179,6 +179,11 @@ class DocumentEncoder(PreTrainedModel):
     base_model_prefix = "document_encoder"
     input_modalities = ("image",)
     supports_gradient_checkpointing = False
+    # It has no attention, so whichever a model around it asks for is fine.
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: DocumentEncoderConfig) -> None:
         super().__init__(config)

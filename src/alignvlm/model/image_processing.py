@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BatchFeature
 
 from alignvlm.errors import InputError, UsageError
-from alignvlm.imaging.decode import load_pages
+from alignvlm.imaging.decode import load_pages, on_paper, upright
 from alignvlm.imaging.tiling import Tiling, num_tiles, split
 from alignvlm.model.compat import BaseImageProcessor, make_flat_list_of_images
 
@@ -94,17 +94,16 @@ class AlignVLMImageProcessor(BaseImageProcessor):
 
 
 def to_rgb(image: Any) -> Image.Image:
-    """A PIL RGB image of any PIL image or uint8 array; transparent parts become white paper.
+    """A new PIL RGB image of any PIL image or uint8 array, just as `load_pages` makes of a file.
 
-    Raises InputError for an array that is no uint8 image of 1, 3 or 4 channels.
+    Raises InputError for an array that is no uint8 image of 1, 3 or 4 channels, and for 32 bits a
+    sample.
     """
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_channels_last(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    page = on_paper(upright(image), "The image")
+    page.info.clear()  # whoever sees the EXIF data again would turn it again
+    return page
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:

