@@ -160,10 +160,10 @@ class _Asked:
         if not answer.num_visual_tokens:
             say(f"Warning: no text was found on {where}: the answer is a guess")
         if not answer.complete:
-            say(
-                f"Warning: the answer about {where} was cut off after {len(answer.tokens)} tokens: "
-                "allow more with --max-new-tokens"
-            )
+            length = len(answer.tokens)
+            allowed = length >= self._max_new_tokens
+            why = "allow more with --max-new-tokens" if allowed else "the model's context is full"
+            say(f"Warning: the answer about {where} was cut off after {length} tokens: {why}")
         return answer
 
 

@@ -120,7 +120,7 @@ def _available_bytes(page_bytes: int) -> int | None:
 def _caches(problems: Problems) -> dict[str, str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from alignvlm.weights.cache import cache_dir
+    from alignvlm.paths import cache_dir
 
     ours = cache_dir()
     parent = next(folder for folder in (ours, *ours.parents) if folder.exists())
@@ -139,8 +139,8 @@ def _caches(problems: Problems) -> dict[str, str]:
 
 def _weights(problems: Problems) -> dict[str, str | None]:
     from alignvlm.inference.default import SHIPPED_FOLDER, default_model_folder, missing_files
+    from alignvlm.paths import cache_dir
     from alignvlm.weights import smollm2
-    from alignvlm.weights.cache import cache_dir
 
     missing = missing_files()
     if missing:
