@@ -81,7 +81,7 @@ BUDGETS: dict[str, Budget] = {
             num_steps=1250, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
         ),
         answer=TrainConfig(
-            num_steps=240,
+            num_steps=350,
             batch_size=3,
             learning_rate=4e-4,
             warmup_steps=20,
