@@ -42,7 +42,7 @@ def read(
     learning_rate: _Rate = None,
     debug: DebugOption = False,
 ) -> None:
-    """Stage 1: encoder and connector learn to say what stands under every cell."""
+    """Stage 1: encoder and connector learn to read."""
     _train("read", run, budget, threads, steps, learning_rate)
 
 
@@ -54,7 +54,7 @@ def answer(
     learning_rate: _Rate = None,
     debug: DebugOption = False,
 ) -> None:
-    """Stage 2: the language model learns to answer short, from the page."""
+    """Stage 2: the language model learns to answer."""
     _train("answer", run, budget, threads, steps, learning_rate)
 
 
@@ -89,8 +89,8 @@ def _train(
     if rate is not None:
         config = replace(config, learning_rate=rate)
     typer.echo(
-        f"{name}: {num_trained(task.module) / 1e6:.1f} M parameters, {config.num_steps} steps of "
-        f"{config.batch_size} pages on {config.device}, log in {run / 'log.jsonl'}",
+        f"{name}: {num_trained(task.module) / 1e6:.1f} M parameters, steps: {config.num_steps}, "
+        f"samples a step: {config.batch_size}, device: {config.device}, log: {run / 'log.jsonl'}",
         err=True,
     )
     done = train(task, config, run)

@@ -10,6 +10,7 @@ setting follows is said beside it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class Budget:
     answer: TrainConfig
 
 
-# "cpu" is what the shipped weights were trained with, one thread a stage: 1.3 hours for `read`
-# (3.1 s a step), 1.1 hours for `answer`. "gpu" is sized for an hour on one card and not yet run.
+# "cpu" is what the shipped weights were trained with, one thread a stage: 1.3 hours each. "gpu" is
+# sized for an hour on one card and not yet run.
 BUDGETS: dict[str, Budget] = {
     "cpu": Budget(
         read=TrainConfig(
@@ -158,13 +159,15 @@ def stage(name: str, budget: str) -> tuple[Task, TrainConfig]:
     Raises:
         ConfigurationError: there is no such stage or budget.
     """
-    if budget not in BUDGETS or name not in ("read", "answer"):
+    tasks: dict[str, Callable[[int], Task]] = {"read": read_task, "answer": answer_task}
+    if name not in tasks:
+        raise ConfigurationError(f"There is no stage {name!r}: choose one of {', '.join(tasks)}")
+    if budget not in BUDGETS:
         raise ConfigurationError(
-            f"There is no stage {name!r} with budget {budget!r}: the stages are read and answer, "
-            f"the budgets {', '.join(BUDGETS)}."
+            f"There is no budget {budget!r}: choose one of {', '.join(BUDGETS)}"
         )
     config: TrainConfig = getattr(BUDGETS[budget], name)
-    return (read_task if name == "read" else answer_task)(config.seed), config
+    return tasks[name](config.seed), config
 
 
 def export(read_run: Path, answer_run: Path, target: Path) -> Path:
@@ -204,7 +207,9 @@ def _trained(run: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     """The weights of a finished run whose tensors have these prefixes."""
     found = checkpoint.latest(run)
     if found is None:
-        raise WeightsError(f"{run} holds no whole checkpoint: train the stage first")
+        raise WeightsError(
+            f"{str(run)!r} holds no whole checkpoint: run the stage's training first"
+        )
     if other := [name for name in found.weights if not name.startswith(prefixes)]:
         raise WeightsError(f"{run} is a run of another stage, it trains {other[0]}: swap the runs")
     num_steps = json.loads((run / "config.json").read_text("utf-8"))["num_steps"]
