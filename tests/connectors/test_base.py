@@ -16,7 +16,7 @@ class Pooled(Connector):
         self.check_inputs(features, embeddings, grid)
         return ConnectorOutput(visual_tokens=features.mean(-2, keepdim=True))
 
-    def flops(self, num_tokens: int) -> int:
+    def flops(self, grid: tuple[int, int], num_tiles: int = 1) -> int:
         return 0
 
     def output_grid(self, grid: tuple[int, int]) -> None:

@@ -12,4 +12,4 @@ def test_is_one_affine_map() -> None:
     W, b = linear.proj.weight.detach().numpy(), linear.proj.bias.detach().numpy()
     expected = features.numpy() @ W.T + b
     np.testing.assert_allclose(linear(features).visual_tokens.detach().numpy(), expected)
-    assert linear.flops(7) == 2 * 7 * 5 * 8
+    assert linear.flops((1, 7)) == 2 * 7 * 5 * 8

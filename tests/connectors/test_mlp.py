@@ -18,4 +18,4 @@ def test_is_two_affine_maps_with_the_exact_gelu() -> None:
     output = mlp(features, return_intermediates=True)
     np.testing.assert_allclose(output.visual_tokens.detach().numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(output.intermediates["hidden"].detach().numpy(), hidden, atol=1e-12)
-    assert mlp.flops(7) == 2 * 7 * (5 * 8 + 8 * 8)
+    assert mlp.flops((1, 7)) == 2 * 7 * (5 * 8 + 8 * 8)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
+from alignvlm.connectors.mixture import Choice, Statistics, mix, statistics
+from alignvlm.connectors.mixture.eager import mix_table, vocabulary_scores
 from alignvlm.errors import ConfigurationError
 
 __all__ = ["Align"]
@@ -62,16 +64,25 @@ class Align(Connector):
             are those of Eq. 1, and only the softmax is renormalised. Ids outside `vocabulary` are
             excluded anyway. Unlike the paper, if not empty.
         vocabulary: token ids to keep, in this order; W2 and LN_V have one row for each, E is read
-            at these rows, and LN_V's statistics are over these rows alone. Unlike the paper, which
-            removes rows only at evaluation (Table 4), if given. None keeps all V.
+            at these rows. Unlike the paper, which removes rows only at evaluation (Table 4, see
+            `alignvlm.connectors.prune`), if given. None keeps all V.
+        full_statistics: with a `vocabulary`, LN_V's statistics are those of all V logits, from the
+            mean row and the covariance of the whole W2 (buffers [D] and [D, D]), so that the
+            logits of Eq. 1 do not change when rows are left out; else those of the kept rows.
+        own_table: keep E's rows in the connector, a parameter [V', D] of its own: it then needs
+            no embeddings, and does not depend on how a server splits the language model's table.
+        implementation, chunk_by, chunk_size, negligible: how F' is computed, see
+            `alignvlm.connectors.mixture.Choice`; the result is the same up to rounding. With
+            `full_statistics` and wherever intermediates are asked for it is always eager.
 
     Raises:
         ConfigurationError: an option is out of range, or the options leave no word.
     """
 
-    needs_embeddings = True
     token_ids: Tensor | None
     excluded_rows: Tensor | None
+    row_mean: Tensor | None
+    row_covariance: Tensor | None
 
     def __init__(
         self,
@@ -85,10 +96,29 @@ class Align(Connector):
         gain: float = 1.0,
         excluded: Sequence[int] = (),
         vocabulary: Sequence[int] | None = None,
+        full_statistics: bool = False,
+        own_table: bool = False,
+        implementation: str = "auto",
+        chunk_by: str = "auto",
+        chunk_size: int | None = None,
+        negligible: float = 0.0,
     ) -> None:
         super().__init__(vision_dim, text_dim)
         self.vocab_size = positive("vocab_size", vocab_size)
         _check_norm(eps, gain, affine)
+        self._start = {"bias": bias, "affine": affine, "eps": eps, "gain": gain}
+        if full_statistics and (vocabulary is None or bias):
+            raise ConfigurationError(
+                "Align's full_statistics stand for rows that a `vocabulary` leaves out, of a W2 "
+                "without bias: give a vocabulary and bias=False, or leave full_statistics out"
+            )
+        self.needs_embeddings = not own_table
+        self.choice = Choice(
+            implementation=implementation,
+            chunk_by=chunk_by,
+            chunk_size=chunk_size,
+            negligible=negligible,
+        )
         self._kept = None if vocabulary is None else _ids("vocabulary", vocabulary, vocab_size)
         self._masked = _rows(_ids("excluded", excluded, vocab_size), self._kept)
         self.num_words = vocab_size if self._kept is None else len(self._kept)
@@ -103,6 +133,11 @@ class Align(Connector):
         self.norm_v = _VocabularyNorm(self.num_words, eps=eps, affine=affine, gain=gain)
         self.register_buffer("token_ids", None if self._kept is None else torch.tensor(self._kept))
         self.register_buffer("excluded_rows", torch.tensor(self._masked) if self._masked else None)
+        mean, square = torch.zeros(text_dim), torch.eye(text_dim)
+        self.register_buffer("row_mean", mean if full_statistics else None)
+        self.register_buffer("row_covariance", square if full_statistics else None)
+        # A plain parameter: servers split every nn.Embedding over their devices.
+        self.table = nn.Parameter(torch.randn(self.num_words, text_dim)) if own_table else None
 
     def forward(
         self,
@@ -114,21 +149,32 @@ class Align(Connector):
     ) -> ConnectorOutput:
         """Eq. 1-2 for F [..., N, d] and E [V or more, D]; see `Connector.forward`."""
         self.check_inputs(features, embeddings, grid)
-        assert embeddings is not None  # check_inputs has raised otherwise
         hidden = self.norm_d(self.w1(features))
-        logits = self._logits(hidden)
-        probs = logits.softmax(dim=-1)
-        tokens = self._mix(probs, embeddings)
-        steps = {
-            "features": hidden,
-            "vocab_logits": logits,
-            "vocab_probs": probs,
-            "visual_tokens": tokens,
-        }
+        table = self._table(embeddings)
+        steps: dict[str, Tensor] | None = None
+        if return_intermediates or self.row_mean is not None:
+            logits = self._logits(hidden)
+            probs = logits.softmax(dim=-1)
+            tokens = mix_table(probs, table, _result_dtype(table))
+            if return_intermediates:
+                steps = {"features": hidden, "vocab_logits": logits, "vocab_probs": probs}
+                steps["visual_tokens"] = tokens
+        else:
+            norm = self.norm_v
+            tokens = mix(
+                hidden,
+                self.w2.weight,
+                table,
+                gamma=norm.weight,
+                beta=norm.masked_bias(self.excluded_rows, self.w2.weight),
+                bias=self.w2.bias,
+                eps=norm.eps,
+                choice=self.choice,
+            )
         return ConnectorOutput(
             visual_tokens=tokens,
             grid=None if grid is None else self.output_grid(grid),
-            intermediates=steps if return_intermediates else None,
+            intermediates=steps,
         )
 
     def vocab_logits(self, features: Tensor) -> Tensor:
@@ -146,6 +192,17 @@ class Align(Connector):
     def probabilities(self, features: Tensor) -> Tensor:
         """P of Eq. 1, float32 [..., N, V'], for features F [..., N, d]; E is not needed."""
         return self.vocab_logits(features).softmax(dim=-1)
+
+    def options(self) -> dict[str, Any]:
+        """Every option, under the name that the constructor knows it by, ready for JSON."""
+        return {
+            **self._start,
+            "excluded": [self._kept[row] if self._kept else row for row in self._masked],
+            "vocabulary": None if self._kept is None else list(self._kept),
+            "full_statistics": self.row_mean is not None,
+            "own_table": self.table is not None,
+            **asdict(self.choice),
+        }
 
     @property
     def kept_ids(self) -> Tensor:
@@ -179,6 +236,10 @@ class Align(Connector):
                 "W2 cannot be copied from or to the meta device: load the weights first, then "
                 "call init_from_head"
             )
+        if self.row_mean is not None and self.row_covariance is not None:
+            whole = statistics(head_weight)
+            self.row_mean.copy_(whole.mean)
+            self.row_covariance.copy_(whole.covariance)
         rows = head_weight
         if self.token_ids is not None:
             rows = head_weight.index_select(0, self.token_ids.to(head_weight.device))
@@ -186,17 +247,40 @@ class Align(Connector):
         if self.w2.bias is not None:
             self.w2.bias.zero_()
 
+    @torch.no_grad()
+    def init_from_language_model(self, head: Tensor, embeddings: Tensor) -> None:
+        """`init_from_head`, and E's rows where the connector keeps its own."""
+        if self.table is not None:
+            self.check_embeddings(embeddings)
+        self.init_from_head(head[: self.vocab_size])
+        if self.table is not None:
+            rows = embeddings[: self.vocab_size]
+            if self.token_ids is not None:
+                rows = embeddings.index_select(0, self.token_ids.to(embeddings.device))
+            self.table.copy_(rows)
+
     def reset_parameters(self) -> None:
-        """Initialises parameters and the id buffers again; W2 is random until `init_from_head`."""
+        """Initialises parameters and buffers again; W2 and E's rows are random until filled."""
         super().reset_parameters()
+        if self.table is not None:
+            nn.init.normal_(self.table)
+        if self.row_mean is not None and self.row_covariance is not None:
+            self.row_mean.zero_()
+            self.row_covariance.copy_(torch.eye(self.text_dim))
         if self._kept is not None and self.token_ids is not None:
             self.token_ids.copy_(torch.tensor(self._kept))
         if self.excluded_rows is not None:
             self.excluded_rows.copy_(torch.tensor(self._masked))
 
-    def flops(self, num_tokens: int) -> int:
-        """2 N (dD + 2 V'D): 1.58e9 per token for d=1152, D=3072, V'=128,256."""
-        return 2 * num_tokens * self.text_dim * (self.vision_dim + 2 * self.num_words)
+    def flops(self, grid: Grid, num_tiles: int = 1) -> int:
+        """2 T N (dD + 2 V'D): 1.58e9 per token for d=1152, D=3072, V'=128,256.
+
+        `full_statistics` add 2 T N D^2 9/16.
+        """
+        width = self.vision_dim + 2 * self.num_words
+        if self.row_mean is not None:
+            width += self.text_dim * 9 // 16
+        return 2 * num_tiles * grid[0] * grid[1] * self.text_dim * width
 
     def extra_repr(self) -> str:
         """Sizes for `print(connector)`."""
@@ -213,28 +297,26 @@ class Align(Connector):
             )
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.norm_v(self.w2(hidden))
-        if self.excluded_rows is None:
-            return logits
-        return logits.index_fill(-1, self.excluded_rows, -math.inf)
+        known = None
+        if self.row_mean is not None and self.row_covariance is not None:
+            whole = Statistics(self.row_mean, self.row_covariance)
+            known = whole.of_logits(hidden, self.norm_v.eps)
+        norm = self.norm_v
+        beta = norm.masked_bias(self.excluded_rows, self.w2.weight)
+        return vocabulary_scores(self.w2(hidden), norm.weight, beta, norm.eps, known)
 
-    def _mix(self, probs: Tensor, embeddings: Tensor) -> Tensor:
-        """Eq. 2, P E, in E's dtype or autocast's; through float32 where that is float16."""
+    def _table(self, embeddings: Tensor | None) -> Tensor:
+        """The V' rows of E that are mixed."""
+        if self.table is not None:
+            return self.table
+        assert embeddings is not None  # check_inputs has raised otherwise
         if self.token_ids is None:
-            table = embeddings[: self.vocab_size]
-        else:
-            table = embeddings.index_select(0, self.token_ids)
-        device = probs.device.type
-        dtype = table.dtype
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        safe = torch.float32 if dtype == torch.float16 else dtype
-        with _autocast_off(device):
-            return (probs.to(safe) @ table.to(safe)).to(dtype)
+            return embeddings[: self.vocab_size]
+        return embeddings.index_select(0, self.token_ids)
 
 
 class _VocabularyNorm(nn.Module):
-    """LN_V: LayerNorm over the vocabulary, computed and returned in float32 or wider.
+    """Scale and shift of LN_V, the LayerNorm over the vocabulary; `mixture` computes with them.
 
     Not a `torch.nn.LayerNorm`, because libraries reset the scale of those to 1, which would undo
     `gain`, or replace them by ones that work in the model's dtype.
@@ -253,18 +335,20 @@ class _VocabularyNorm(nn.Module):
             nn.init.constant_(self.weight, self.gain)
             nn.init.zeros_(self.bias)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        with _autocast_off(logits.device.type):
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            weight = None if self.weight is None else self.weight.to(wide)
-            bias = None if self.bias is None else self.bias.to(wide)
-            return functional.layer_norm(logits.to(wide), logits.shape[-1:], weight, bias, self.eps)
+    def masked_bias(self, excluded_rows: Tensor | None, like: Tensor) -> Tensor | None:
+        """The shift beta with -inf at excluded rows, or None where there is nothing to add."""
+        if excluded_rows is None:
+            return self.bias
+        bias = like.new_zeros(len(like)) if self.bias is None else self.bias
+        return bias.index_fill(0, excluded_rows, -math.inf)
 
 
-def _autocast_off(device_type: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device knows no autocast
+def _result_dtype(table: Tensor) -> torch.dtype:
+    """E's dtype, or autocast's."""
+    device = table.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return table.dtype
 
 
 def _check_norm(eps: float, gain: float, affine: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from alignvlm.errors import ConfigurationError
@@ -52,7 +52,7 @@ class Connector(nn.Module, ABC):
         ConfigurationError: a width is not a positive integer.
     """
 
-    needs_embeddings: ClassVar[bool] = False
+    needs_embeddings: bool = False
     """Whether `forward` fails without `embeddings`."""
 
     def __init__(self, vision_dim: int, text_dim: int) -> None:
@@ -73,7 +73,7 @@ class Connector(nn.Module, ABC):
 
         Args:
             features: F [..., N, d], floating point, in the dtype of the parameters (any dtype
-                under autocast); N may be 0.
+                under autocast); there may be no tile, but none without features.
             embeddings: E [V, D], the LLM's input embeddings; required if `needs_embeddings`.
             grid: rows and columns of the patches of one tile; N is a multiple of their product.
             return_intermediates: also return the named steps.
@@ -83,13 +83,14 @@ class Connector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def flops(self, num_tokens: int) -> int:
+    def flops(self, grid: Grid, num_tiles: int = 1) -> int:
         """Floating-point operations of the matrix products of one forward pass.
 
         A multiply-add counts as two; norms and activations are left out.
 
         Args:
-            num_tokens: number N of features, over all tiles.
+            grid: rows and columns of the patches of one tile, N = rows * columns.
+            num_tiles: number T of tiles.
         """
 
     def output_grid(self, grid: Grid) -> Grid | None:
@@ -103,9 +104,41 @@ class Connector(nn.Module, ABC):
             raise NotImplementedError("a connector without an output grid counts its own tokens")
         return new[0] * new[1]
 
+    def split_tiles(self, features: Tensor, grid: Grid | None) -> Tensor:
+        """F [..., k rows columns, d] as single tiles [T, rows, columns, d], in their order.
+
+        For connectors that look at more than one feature at a time.
+
+        Raises:
+            ConfigurationError: no grid was given.
+        """
+        if grid is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs to know where each feature lies: pass grid=(rows, "
+                "columns) of the vision encoder's patches"
+            )
+        return features.reshape(-1, *grid, self.vision_dim)
+
+    def join_tiles(self, tokens: Tensor, features: Tensor, grid: Grid) -> Tensor:
+        """Visual tokens [T, N', D] of the tiles that `split_tiles` made, as [..., k N', D]."""
+        num_tiles = features.shape[-2] // (grid[0] * grid[1])
+        num_tokens = tokens.shape[1]
+        return tokens.reshape(*features.shape[:-2], num_tiles * num_tokens, self.text_dim)
+
     def num_parameters(self) -> int:
         """Number of parameters, trained or not; the text embeddings E are not among them."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def init_from_language_model(self, head: Tensor, embeddings: Tensor) -> None:
+        """Sets what starts from the language model's own tables; nothing in most connectors.
+
+        Call it once the language model's weights are loaded and tied.
+
+        Args:
+            head: weight of the LM head [V, D].
+            embeddings: E [V, D].
+        """
 
     def reset_parameters(self) -> None:
         """Initialises everything again, as after construction; needed after `to_empty`."""
@@ -135,10 +168,20 @@ class Connector(nn.Module, ABC):
                 f"{name} takes vision features of shape [..., N, {self.vision_dim}], not "
                 f"{list(features.shape)}: build it with the vision encoder's width as vision_dim"
             )
+        if features.shape[-2] == 0:
+            raise ConfigurationError(
+                f"{name} was given tiles without a single feature, {list(features.shape)}: pass "
+                "the features of at least one patch, or no tile at all"
+            )
         if grid is not None and (min(grid) < 1 or features.shape[-2] % (grid[0] * grid[1])):
             raise ConfigurationError(
                 f"{name} was given {features.shape[-2]} features, which are no whole number of "
                 f"{grid[0]} x {grid[1]} tiles: pass the grid of the vision encoder's patches"
+            )
+        if _has_values(features) and not torch.isfinite(features).all():
+            raise ConfigurationError(
+                f"{name} was given vision features with NaN or infinite values, which would reach "
+                "every visual token: look for the tile that the vision encoder fails on"
             )
 
     def check_embeddings(self, embeddings: Tensor | None) -> None:
@@ -154,6 +197,11 @@ class Connector(nn.Module, ABC):
                 f"{name} takes text embeddings of shape [V, {self.text_dim}], not "
                 f"{list(embeddings.shape)}: build it with the LLM's width as text_dim"
             )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether values can be looked at: not while a graph is traced, nor on the meta device."""
+    return not (tensor.is_meta or torch.compiler.is_compiling())
 
 
 def positive(name: str, value: int) -> int:

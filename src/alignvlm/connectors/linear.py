@@ -45,6 +45,6 @@ class Linear(Connector):
             intermediates={"visual_tokens": tokens} if return_intermediates else None,
         )
 
-    def flops(self, num_tokens: int) -> int:
-        """2 N dD."""
-        return 2 * num_tokens * self.vision_dim * self.text_dim
+    def flops(self, grid: Grid, num_tiles: int = 1) -> int:
+        """2 T N dD."""
+        return 2 * num_tiles * grid[0] * grid[1] * self.vision_dim * self.text_dim

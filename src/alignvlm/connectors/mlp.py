@@ -52,6 +52,6 @@ class MLP(Connector):
             intermediates=steps if return_intermediates else None,
         )
 
-    def flops(self, num_tokens: int) -> int:
-        """2 N D (d + D)."""
-        return 2 * num_tokens * self.text_dim * (self.vision_dim + self.text_dim)
+    def flops(self, grid: Grid, num_tiles: int = 1) -> int:
+        """2 T N D (d + D)."""
+        return 2 * num_tiles * grid[0] * grid[1] * self.text_dim * (self.vision_dim + self.text_dim)

@@ -14,15 +14,31 @@ from importlib.metadata import EntryPoint, entry_points
 
 from alignvlm.connectors.align import Align
 from alignvlm.connectors.base import Connector
+from alignvlm.connectors.c_abstractor import CAbstractor
+from alignvlm.connectors.h_reducer import HReducer
 from alignvlm.connectors.linear import Linear
 from alignvlm.connectors.mlp import MLP
+from alignvlm.connectors.mlp_norm import MLPNorm
+from alignvlm.connectors.ovis import Ovis
+from alignvlm.connectors.perceiver import Perceiver
+from alignvlm.connectors.pixel_shuffle import PixelShuffle
 from alignvlm.errors import ConfigurationError
 
 __all__ = ["ENTRY_POINT_GROUP", "available", "build", "register"]
 
 ENTRY_POINT_GROUP = "alignvlm.connectors"
 
-_classes: dict[str, type[Connector]] = {"align": Align, "linear": Linear, "mlp": MLP}
+_classes: dict[str, type[Connector]] = {
+    "align": Align,
+    "c_abstractor": CAbstractor,
+    "h_reducer": HReducer,
+    "linear": Linear,
+    "mlp": MLP,
+    "mlp_norm": MLPNorm,
+    "ovis": Ovis,
+    "perceiver": Perceiver,
+    "pixel_shuffle": PixelShuffle,
+}
 
 
 def available() -> tuple[str, ...]:

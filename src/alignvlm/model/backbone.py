@@ -236,29 +236,25 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
         )
 
     def _connect(self, features: Tensor, return_intermediates: bool) -> ConnectorOutput:
-        """The connector over all tiles; one tile at a time where no gradient is needed.
+        """The connector over all tiles; one at a time where its steps are wanted as values only.
 
-        ALIGN's logits are N V numbers a tile, 0.4 GB in float32 for 729 and 128,256: all ten tiles
-        of a page at once would need ten times that.
+        ALIGN's logits are N V numbers a tile, 0.4 GB in float32 for 729 and 128,256, which it
+        holds where they are asked for: all ten tiles of a page would need ten times that.
         """
         options = {
-            "embeddings": self._text_embeddings(),
+            "embeddings": self.text_embeddings(),
             "grid": self.config.feature_grid,
             "return_intermediates": return_intermediates,
         }
-        if torch.is_grad_enabled() or len(features) == 1:
+        if not return_intermediates or torch.is_grad_enabled() or len(features) == 1:
             return self.connector(features, **options)
         outputs = [self.connector(tile, **options) for tile in features.split(1)]
-        steps = None
-        if return_intermediates:
-            names = outputs[0].intermediates
-            steps = {
-                name: torch.cat([out.intermediates[name] for out in outputs]) for name in names
-            }
+        names = outputs[0].intermediates
+        steps = {name: torch.cat([out.intermediates[name] for out in outputs]) for name in names}
         tokens = torch.cat([output.visual_tokens for output in outputs])
         return ConnectorOutput(visual_tokens=tokens, grid=outputs[0].grid, intermediates=steps)
 
-    def _text_embeddings(self) -> Tensor:
+    def text_embeddings(self) -> Tensor:
         """E [V, D] as the language model reads it; some, e.g. Gemma 3, scale it on lookup."""
         embedding = self.get_input_embeddings()
         scale = getattr(embedding, "embed_scale", None)
@@ -274,7 +270,7 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
                 f"The connector {self.config.connector['name']!r} gives no probabilities over the "
                 "vocabulary to condense by; use 'align' or switch condense off"
             )
-        embeddings = self._text_embeddings()
+        embeddings = self.text_embeddings()
         probs = connected.intermediates["vocab_probs"].split([grid.num_tiles for grid in grids])
         return [
             self.condenser(tokens, tiles.flatten(0, 1), grid, embeddings)

@@ -11,6 +11,7 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from alignvlm.connectors.align import Align
+from alignvlm.connectors.pruning import Pruned, prune
 from alignvlm.errors import ConfigurationError, UsageError
 from alignvlm.model.backbone import AlignVLMModel, AlignVLMPreTrainedModel, check_inputs
 from alignvlm.model.compat import can_return_tuple
@@ -51,18 +52,44 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
             self.init_connector()
 
     def init_connector(self) -> None:
-        """Gives a connector that starts from the LM head its own copy of it (ALIGN's W2).
+        """Starts the connector from the language model's tables where it does, e.g. ALIGN's W2.
 
         Call it once the language model's weights are loaded and tied. A connector that is still
         on the meta device is first created where the head is, with fresh parameters; one that
-        already has weights keeps all but W2.
+        already has weights keeps all others.
         """
         head, connector = self.get_output_embeddings().weight, self.model.connector
         if any(parameter.is_meta for parameter in connector.parameters()):
             connector.to_empty(device=head.device).to(head.dtype)
             connector.reset_parameters()
-        if isinstance(connector, Align):
-            connector.init_from_head(head.detach()[: connector.vocab_size])
+        connector.init_from_language_model(head.detach(), self.model.text_embeddings().detach())
+
+    def prune_connector(self, probabilities: Tensor, **options: Any) -> Pruned:
+        """Replaces ALIGN by one that mixes the probable words alone (Table 4), in place.
+
+        The pruned connector keeps its own rows of E, and the configuration names them, so that
+        the model saves and loads as before.
+
+        Args:
+            probabilities: of ALIGN's words on the average patch, see
+                `alignvlm.connectors.mean_probabilities`.
+            options: `threshold`, `keep` or `statistics_of` of `alignvlm.connectors.prune`.
+
+        Raises:
+            ConfigurationError: the connector is another one, or no word would be left.
+        """
+        connector = self.model.connector
+        if not isinstance(connector, Align):
+            raise ConfigurationError(
+                f"Only ALIGN has words to prune, and this model's connector is "
+                f"{self.config.connector['name']!r}: load a model with 'align'"
+            )
+        table = self.model.text_embeddings().detach()
+        pruned = prune(connector, probabilities, embeddings=table, **options)
+        self.model.connector = pruned.connector
+        kept = {"name": "align", "vocab_size": connector.vocab_size}
+        self.config.connector = {**kept, **pruned.connector.options()}
+        return pruned
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table E [V, D]."""
