@@ -11,7 +11,18 @@ import alignvlm
 from alignvlm.cli import run
 
 HELP = Path(__file__).parent / "help"
-COMMANDS = [[], ["ask"], ["doctor"], ["lens"], ["data"], ["data", "synth"], ["train"], ["measure"]]
+COMMANDS = [
+    [],
+    ["ask"],
+    ["doctor"],
+    ["lens"],
+    ["data"],
+    ["data", "synth"],
+    ["train"],
+    ["measure"],
+    ["bench"],
+    ["bench", "connectors"],
+]
 
 
 # Renew the files with `alignvlm COMMAND --help > tests/cli/help/alignvlm-COMMAND.txt`.

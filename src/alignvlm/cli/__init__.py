@@ -1,4 +1,4 @@
-"""The command line: `alignvlm ask`, `lens`, `doctor`, `data`, `train`, `measure`.
+"""The command line: `alignvlm ask`, `lens`, `doctor`, `data`, `train`, `measure`, `bench`.
 
 What a command needs is imported when it runs, so that `--help` is there at once.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from alignvlm import __version__
-from alignvlm.cli import ask, data, doctor, lens, measure, terminal, train
+from alignvlm.cli import ask, bench, data, doctor, lens, measure, terminal, train
 
 __all__ = ["app", "main", "run"]
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _module in (ask, lens, doctor, data, train, measure):
+for _module in (ask, lens, doctor, data, train, measure, bench):
     _module.register(app)
 
 
