@@ -1,0 +1,122 @@
+"""What the benchmark scripts share: seconds, memory, where they ran, and tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+Rows = list[dict[str, Any]]
+
+
+def seconds(call: Callable[[], object], device: str, repeats: int = 3) -> float:
+    """The shortest of `repeats` runs; on CUDA after one run to warm up, synchronised."""
+    if device == "cuda":
+        call()
+    best = float("inf")
+    for _ in range(repeats):
+        _wait(device)
+        started = time.perf_counter()
+        call()
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+class Memory:
+    """The peak of the memory in use above what was in use on entry, in bytes.
+
+    On the CPU it is the process's resident set, whose high-water mark Linux resets on request.
+    """
+
+    extra_bytes: int = 0
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def __enter__(self) -> Memory:
+        _wait(self._device)
+        if self._device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status_bytes("VmRSS")
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        _wait(self._device)
+        cuda = self._device == "cuda"
+        peak = torch.cuda.max_memory_allocated() if cuda else _status_bytes("VmHWM")
+        self.extra_bytes = peak - self._before
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Machine, versions and commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": commit,
+        "peak of this process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
+
+
+def table(rows: Rows) -> str:
+    """Rows as Markdown, numbers to three digits."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [" | ".join(names), " | ".join("---" for _ in names)]
+    lines += [" | ".join(_cell(row.get(name, "")) for name in names) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def write(path: Path, where: dict[str, Any], sections: dict[str, Rows]) -> None:
+    """`path`.json and `path`.md."""
+    path.parent.mkdir(exist_ok=True)
+    content = {"environment": where, **sections}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    facts = "\n".join(f"- {name}: {value}" for name, value in where.items())
+    parts = [f"## {name}\n\n{table(rows)}" for name, rows in sections.items()]
+    path.with_suffix(".md").write_text(
+        "\n\n".join([f"# {path.stem}", facts, *parts]) + "\n", "utf-8"
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
