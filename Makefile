@@ -39,8 +39,12 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet
 
+# Half an hour on an idle machine of two cores; add DEVICE=cuda where there is a GPU.
+DEVICE ?= cpu
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/align.py --device $(DEVICE)
+	$(BIN)/alignvlm bench connectors --device $(DEVICE) --scaling --out benchmarks/results
 
 # The stages and their options; run one with: make train ARGS="..."
 train: $(VENV)/.dev

@@ -331,7 +331,9 @@ def test_parameter_counts_of_the_papers_3b_model() -> None:
         assert MLP(1152, 3072).num_parameters() == 12_982_272
         assert Linear(1152, 3072).num_parameters() == 3_542_016
         assert Align(*sizes).flops((1, 1)) == pytest.approx(1.58e9, rel=5e-3)
-        assert Align(*sizes, vocabulary=range(3400)).flops((1, 1)) == pytest.approx(0.049e9, rel=1e-2)
+        assert Align(*sizes, vocabulary=range(3400)).flops((1, 1)) == pytest.approx(
+            0.049e9, rel=1e-2
+        )
 
 
 def test_names_of_the_state() -> None:

@@ -50,7 +50,9 @@ def test_options_arrive() -> None:
 
 @pytest.mark.parametrize("name", ["Align", "aling", "align ", ""])
 def test_names_are_exact(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="use one of align, c_abstractor, h_reducer, linear, mlp") as caught:
+    with pytest.raises(
+        ConfigurationError, match="use one of align, c_abstractor, h_reducer, linear, mlp"
+    ) as caught:
         build(name, **SIZES)
     assert ("did you mean 'align'" in str(caught.value)) == bool(name)
 

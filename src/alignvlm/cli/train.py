@@ -40,10 +40,14 @@ def read(
     threads: _Threads = 2,
     steps: _Steps = None,
     learning_rate: _Rate = None,
+    pdfs: Annotated[
+        Path | None,
+        typer.Option("--pdfs", help="PDFs for a fifth of the tiles, see scripts/get_pdfs.sh."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Stage 1: encoder and connector learn to read."""
-    _train("read", run, budget, threads, steps, learning_rate)
+    _train("read", run, budget, threads, steps, learning_rate, pdfs)
 
 
 def answer(
@@ -73,7 +77,13 @@ def export(
 
 
 def _train(
-    name: str, run: Path, budget: str, threads: int, steps: int | None, rate: float | None
+    name: str,
+    run: Path,
+    budget: str,
+    threads: int,
+    steps: int | None,
+    rate: float | None,
+    pdfs: Path | None = None,
 ) -> None:
     import torch
 
@@ -82,7 +92,7 @@ def _train(
     from alignvlm.training.stages import num_trained, stage
 
     torch.set_num_threads(threads)
-    task, config = stage(name, budget)
+    task, config = stage(name, budget, pdfs)
     choose_device(config.device)
     if steps is not None:
         config = replace(config, num_steps=steps)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
-from alignvlm.connectors.mixture import Choice, Statistics, mix, statistics
-from alignvlm.connectors.mixture.eager import mix_table, vocabulary_scores
+from alignvlm.connectors.mixture import Choice, Statistics, VocabularyNorm, mix, statistics
+from alignvlm.connectors.mixture.eager import mix_table, products_dtype, vocabulary_scores
 from alignvlm.errors import ConfigurationError
 
 __all__ = ["Align"]
@@ -73,7 +73,7 @@ class Align(Connector):
             no embeddings, and does not depend on how a server splits the language model's table.
         implementation, chunk_by, chunk_size, negligible: how F' is computed, see
             `alignvlm.connectors.mixture.Choice`; the result is the same up to rounding. With
-            `full_statistics` and wherever intermediates are asked for it is always eager.
+            `full_statistics`, and wherever intermediates are asked for, it is in one piece.
 
     Raises:
         ConfigurationError: an option is out of range, or the options leave no word.
@@ -130,7 +130,7 @@ class Align(Connector):
         self.w1 = nn.Linear(vision_dim, text_dim, bias=bias)
         self.norm_d = nn.LayerNorm(text_dim, eps=eps, elementwise_affine=affine)
         self.w2 = nn.Linear(text_dim, self.num_words, bias=bias)
-        self.norm_v = _VocabularyNorm(self.num_words, eps=eps, affine=affine, gain=gain)
+        self.norm_v = VocabularyNorm(self.num_words, eps=eps, affine=affine, gain=gain)
         self.register_buffer("token_ids", None if self._kept is None else torch.tensor(self._kept))
         self.register_buffer("excluded_rows", torch.tensor(self._masked) if self._masked else None)
         mean, square = torch.zeros(text_dim), torch.eye(text_dim)
@@ -152,24 +152,24 @@ class Align(Connector):
         hidden = self.norm_d(self.w1(features))
         table = self._table(embeddings)
         steps: dict[str, Tensor] | None = None
-        if return_intermediates or self.row_mean is not None:
+        if return_intermediates:
             logits = self._logits(hidden)
             probs = logits.softmax(dim=-1)
-            tokens = mix_table(probs, table, _result_dtype(table))
-            if return_intermediates:
-                steps = {"features": hidden, "vocab_logits": logits, "vocab_probs": probs}
-                steps["visual_tokens"] = tokens
+            tokens = mix_table(probs, table, products_dtype(table))
+            steps = {"features": hidden, "vocab_logits": logits, "vocab_probs": probs}
+            steps["visual_tokens"] = tokens
         else:
             norm = self.norm_v
             tokens = mix(
                 hidden,
-                self.w2.weight,
+                self._w2(),
                 table,
                 gamma=norm.weight,
                 beta=norm.masked_bias(self.excluded_rows, self.w2.weight),
                 bias=self.w2.bias,
                 eps=norm.eps,
                 choice=self.choice,
+                known=self._whole(),
             )
         return ConnectorOutput(
             visual_tokens=tokens,
@@ -194,14 +194,21 @@ class Align(Connector):
         return self.vocab_logits(features).softmax(dim=-1)
 
     def options(self) -> dict[str, Any]:
-        """Every option, under the name that the constructor knows it by, ready for JSON."""
+        """What this Align is, under the names that the constructor knows, ready for JSON.
+
+        How it is computed (`implementation`, ...) is left out: that is the machine's matter.
+        The token ids are those of the loaded state; on the meta device, the constructor's.
+        """
+        kept, masked = self._kept, self._masked
+        if not self.w2.weight.is_meta:
+            kept = None if self.token_ids is None else self.token_ids.tolist()
+            masked = [] if self.excluded_rows is None else self.excluded_rows.tolist()
         return {
             **self._start,
-            "excluded": [self._kept[row] if self._kept else row for row in self._masked],
-            "vocabulary": None if self._kept is None else list(self._kept),
+            "excluded": [row if kept is None else kept[row] for row in masked],
+            "vocabulary": None if kept is None else list(kept),
             "full_statistics": self.row_mean is not None,
             "own_table": self.table is not None,
-            **asdict(self.choice),
         }
 
     @property
@@ -275,12 +282,12 @@ class Align(Connector):
     def flops(self, grid: Grid, num_tiles: int = 1) -> int:
         """2 T N (dD + 2 V'D): 1.58e9 per token for d=1152, D=3072, V'=128,256.
 
-        `full_statistics` add 2 T N D^2 9/16.
+        `full_statistics` add 2 T N D^2 5/8.
         """
-        width = self.vision_dim + 2 * self.num_words
+        work = self.text_dim * (self.vision_dim + 2 * self.num_words)
         if self.row_mean is not None:
-            width += self.text_dim * 9 // 16
-        return 2 * num_tiles * grid[0] * grid[1] * self.text_dim * width
+            work += self.text_dim**2 * 5 // 8
+        return 2 * num_tiles * grid[0] * grid[1] * work
 
     def extra_repr(self) -> str:
         """Sizes for `print(connector)`."""
@@ -297,13 +304,26 @@ class Align(Connector):
             )
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        known = None
-        if self.row_mean is not None and self.row_covariance is not None:
-            whole = Statistics(self.row_mean, self.row_covariance)
-            known = whole.of_logits(hidden, self.norm_v.eps)
-        norm = self.norm_v
+        norm, whole = self.norm_v, self._whole()
+        known = None if whole is None else whole.of_logits(hidden, norm.eps)
         beta = norm.masked_bias(self.excluded_rows, self.w2.weight)
-        return vocabulary_scores(self.w2(hidden), norm.weight, beta, norm.eps, known)
+        logits = functional.linear(hidden, self._w2(), self.w2.bias)
+        return vocabulary_scores(logits, norm.weight, beta, norm.eps, known)
+
+    def _whole(self) -> Statistics | None:
+        """Statistics of the whole W2, of which this one has some rows."""
+        if self.row_mean is None or self.row_covariance is None:
+            return None
+        return Statistics(self.row_mean, self.row_covariance)
+
+    def _w2(self) -> Tensor:
+        """W2 itself; nothing calls its module, so what wraps that would have no effect."""
+        if hasattr(self.w2, "base_layer"):
+            raise ConfigurationError(
+                "ALIGN's W2 carries an adapter, which its computation in chunks would leave out: "
+                "take `w2` out of the adapter's target modules, or train W2 itself"
+            )
+        return self.w2.weight
 
     def _table(self, embeddings: Tensor | None) -> Tensor:
         """The V' rows of E that are mixed."""
@@ -313,42 +333,6 @@ class Align(Connector):
         if self.token_ids is None:
             return embeddings[: self.vocab_size]
         return embeddings.index_select(0, self.token_ids)
-
-
-class _VocabularyNorm(nn.Module):
-    """Scale and shift of LN_V, the LayerNorm over the vocabulary; `mixture` computes with them.
-
-    Not a `torch.nn.LayerNorm`, because libraries reset the scale of those to 1, which would undo
-    `gain`, or replace them by ones that work in the model's dtype.
-    """
-
-    def __init__(self, num_words: int, *, eps: float, affine: bool, gain: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gain = gain
-        self.weight = nn.Parameter(torch.empty(num_words)) if affine else None
-        self.bias = nn.Parameter(torch.empty(num_words)) if affine else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None and self.bias is not None:
-            nn.init.constant_(self.weight, self.gain)
-            nn.init.zeros_(self.bias)
-
-    def masked_bias(self, excluded_rows: Tensor | None, like: Tensor) -> Tensor | None:
-        """The shift beta with -inf at excluded rows, or None where there is nothing to add."""
-        if excluded_rows is None:
-            return self.bias
-        bias = like.new_zeros(len(like)) if self.bias is None else self.bias
-        return bias.index_fill(0, excluded_rows, -math.inf)
-
-
-def _result_dtype(table: Tensor) -> torch.dtype:
-    """E's dtype, or autocast's."""
-    device = table.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return table.dtype
 
 
 def _check_norm(eps: float, gain: float, affine: bool) -> None:

@@ -179,9 +179,11 @@ class Connector(nn.Module, ABC):
                 f"{grid[0]} x {grid[1]} tiles: pass the grid of the vision encoder's patches"
             )
         if _has_values(features) and not torch.isfinite(features).all():
+            whole = torch.isfinite(features).flatten(-2).all(-1).flatten()
             raise ConfigurationError(
-                f"{name} was given vision features with NaN or infinite values, which would reach "
-                "every visual token: look for the tile that the vision encoder fails on"
+                f"{name} was given vision features with NaN or infinite values, first in tile "
+                f"{int(whole.int().argmin())} of {len(whole)} (from 0): look at what the vision "
+                "encoder makes of it"
             )
 
     def check_embeddings(self, embeddings: Tensor | None) -> None:
@@ -200,7 +202,9 @@ class Connector(nn.Module, ABC):
 
 
 def _has_values(tensor: Tensor) -> bool:
-    """Whether values can be looked at: not while a graph is traced, nor on the meta device."""
+    """Whether values can be looked at: not on the meta device, nor while a graph is recorded."""
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
     return not (tensor.is_meta or torch.compiler.is_compiling())
 
 

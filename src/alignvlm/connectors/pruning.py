@@ -56,7 +56,7 @@ def mean_probabilities(connector: Align, batches: Iterable[Tensor]) -> Tensor:
     for features in batches:
         for patches in features.reshape(-1, features.shape[-1]).split(_TOKENS):  # type: ignore[no-untyped-call]
             if len(patches) > 0:
-                total += connector.probabilities(patches).sum(0).to(total)
+                total += connector.probabilities(patches).sum(0).cpu().double()
                 num_patches += len(patches)
     if num_patches == 0:
         raise ConfigurationError(
@@ -96,11 +96,11 @@ def prune(
         ConfigurationError: no word is left, an argument is out of range, or the connector cannot
             be pruned (again) in this way.
     """
-    mean = _mean(connector, probabilities)
-    rows = _rows(connector, mean, threshold, keep)
     _check(connector, statistics_of)
     if embeddings is not None:
         connector.check_embeddings(embeddings)
+    mean = _mean(connector, probabilities)
+    rows = _rows(connector, mean, threshold, keep)
     options = {
         **connector.options(),
         "vocabulary": connector.kept_ids[rows].tolist(),
@@ -115,15 +115,14 @@ def prune(
 
 
 def _mean(connector: Align, probabilities: Tensor) -> Tensor:
-    """Mean probability of each word, float64 [V'] on the connector's device."""
+    """Mean probability of each word, float64 [V'], on the CPU: not every device has float64."""
     words = connector.num_words
     if probabilities.ndim == 0 or probabilities.shape[-1] != words or not probabilities.numel():
         raise ConfigurationError(
             f"This Align has {words} words and probabilities of shape {list(probabilities.shape)} "
             "were given: pass one for each word, e.g. from mean_probabilities"
         )
-    device = connector.w2.weight.device
-    mean = probabilities.to(device, torch.float64).reshape(-1, words).mean(0)
+    mean = probabilities.detach().cpu().double().reshape(-1, words).mean(0)
     if not (torch.isfinite(mean).all() and (mean >= 0).all() and abs(mean.sum() - 1) < 1e-2):
         raise ConfigurationError(
             f"The words' probabilities are no distribution, they sum to {mean.sum().item():.4g}: "
@@ -138,7 +137,7 @@ def _rows(connector: Align, mean: Tensor, threshold: float | None, keep: int | N
         raise ConfigurationError("Pass threshold or keep to prune by, not both")
     possible = torch.ones_like(mean, dtype=torch.bool)
     if connector.excluded_rows is not None:
-        possible[connector.excluded_rows] = False
+        possible[connector.excluded_rows.cpu()] = False
     if keep is None:
         rows = ((mean >= _threshold(threshold)) & possible).nonzero().squeeze(-1)
     else:

@@ -30,6 +30,10 @@ Condenser = Callable[[Tensor, Tensor, TileGrid, Tensor], Tensor]
 row-major inside each; its tile grid; the text embeddings E [V, D] -> visual tokens [N'', D]."""
 
 
+# What a condenser needs of the connector.
+_CONDENSED_BY = {"visual_tokens", "vocab_probs"}
+
+
 @dataclass
 class AlignVLMImageFeatures(BaseModelOutputWithPooling):
     """What `get_image_features` returns.
@@ -140,7 +144,7 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
         """
         grids = _tile_grids(tile_grids, len(pixel_values))
         features = encode(self.vision_model, pixel_values, grids, self.config.vision_feature_layer)
-        connected = self._connect(features, return_intermediates or self.condenser is not None)
+        connected = self._connect(features, return_intermediates)
         sizes = [grid.num_tiles for grid in grids]
         images = [tiles.flatten(0, 1) for tiles in connected.visual_tokens.split(sizes)]
         if self.condenser is not None:
@@ -238,21 +242,29 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
     def _connect(self, features: Tensor, return_intermediates: bool) -> ConnectorOutput:
         """The connector over all tiles; one at a time where its steps are wanted as values only.
 
-        ALIGN's logits are N V numbers a tile, 0.4 GB in float32 for 729 and 128,256, which it
-        holds where they are asked for: all ten tiles of a page would need ten times that.
+        ALIGN's logits are N V numbers a tile, 0.4 GB in float32 for 729 and 128,256. A condenser
+        needs its probabilities alone, so nothing else of a tile is kept for it.
         """
+        grid = self.config.feature_grid
+        with_steps = return_intermediates or self.condenser is not None
         options = {
             "embeddings": self.text_embeddings(),
-            "grid": self.config.feature_grid,
-            "return_intermediates": return_intermediates,
+            "grid": grid,
+            "return_intermediates": with_steps,
         }
-        if not return_intermediates or torch.is_grad_enabled() or len(features) == 1:
+        if not with_steps or torch.is_grad_enabled() or len(features) == 1:
             return self.connector(features, **options)
-        outputs = [self.connector(tile, **options) for tile in features.split(1)]
-        names = outputs[0].intermediates
-        steps = {name: torch.cat([out.intermediates[name] for out in outputs]) for name in names}
-        tokens = torch.cat([output.visual_tokens for output in outputs])
-        return ConnectorOutput(visual_tokens=tokens, grid=outputs[0].grid, intermediates=steps)
+        tiles: list[dict[str, Tensor]] = []
+        for tile in features.split(1):
+            steps = self.connector(tile, **options).intermediates
+            names = steps if return_intermediates else steps.keys() & _CONDENSED_BY
+            tiles.append({name: steps[name] for name in names})
+        joined = {name: torch.cat([steps[name] for steps in tiles]) for name in tiles[0]}
+        return ConnectorOutput(
+            visual_tokens=joined["visual_tokens"],
+            grid=self.connector.output_grid(grid),
+            intermediates=joined,
+        )
 
     def text_embeddings(self) -> Tensor:
         """E [V, D] as the language model reads it; some, e.g. Gemma 3, scale it on lookup."""

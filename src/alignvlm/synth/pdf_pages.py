@@ -23,7 +23,14 @@ from alignvlm.synth.page import Glyph, Line, Page
 if TYPE_CHECKING:
     import pypdfium2  # noqa: TID251
 
-__all__ = ["HELD_OUT_PDF_PACKAGES", "PDF_PACKAGES", "find_pdfs", "pdf_page", "pdf_stream"]
+__all__ = [
+    "HELD_OUT_PDF_PACKAGES",
+    "PDF_PACKAGES",
+    "PdfPages",
+    "find_pdfs",
+    "pdf_page",
+    "pdf_stream",
+]
 
 PDF_PACKAGES: tuple[str, ...] = (
     "debian-faq",
@@ -96,20 +103,45 @@ def pdf_stream(
         InputError: there is no PDF, or hardly any page with a text layer.
     """
     rng = Random(f"pdf/{split}/{seed}")
-    packages: dict[str, list[Path]] = {}
-    for path in find_pdfs(folder, split):
-        packages.setdefault(path.relative_to(folder).parts[0], []).append(path)
-    failures = 0
-    try:
-        while failures < _TRIES:
-            path = rng.choice(packages[rng.choice(sorted(packages))])
-            page = pdf_page(path, rng.random(), rng.randint(*dpi))
-            failures = failures + 1 if page is None else 0
-            if page is not None:
-                yield page
-    finally:
-        _open.cache_clear()  # PDFium complains on stderr about documents open at exit
-    raise InputError(f"The PDFs in {folder} have hardly any page with a text layer: add others")
+    pages = PdfPages(folder, split)
+    while True:
+        yield pages.draw(rng, dpi)
+
+
+class PdfPages:
+    """The PDFs of a split, to draw pages from: first a package, then a file, then a page.
+
+    Args:
+        folder: as in `find_pdfs`.
+        split: `"train"` or `"heldout"`.
+
+    Raises:
+        InputError: there is no PDF.
+    """
+
+    def __init__(self, folder: str | Path, split: Split) -> None:
+        self._folder = Path(folder)
+        self._packages: dict[str, list[Path]] = {}
+        for path in find_pdfs(folder, split):
+            self._packages.setdefault(path.relative_to(folder).parts[0], []).append(path)
+
+    def draw(self, rng: Random, dpi: tuple[int, int] = (85, 180)) -> Page:
+        """A page with enough Latin text, at a random resolution.
+
+        Raises:
+            InputError: hardly any page has a text layer.
+        """
+        try:
+            for _ in range(_TRIES):
+                path = rng.choice(self._packages[rng.choice(sorted(self._packages))])
+                page = pdf_page(path, rng.random(), rng.randint(*dpi))
+                if page is not None:
+                    return page
+        finally:
+            _open.cache_clear()  # PDFium complains on stderr about documents open at exit
+        raise InputError(
+            f"The PDFs in {self._folder} have hardly any page with a text layer: add others"
+        )
 
 
 def pdf_page(path: Path, place: float, dpi: int) -> Page | None:

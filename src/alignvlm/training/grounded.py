@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -20,6 +21,8 @@ from alignvlm.connectors.align import Align
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
 from alignvlm.synth import KINDS, Font, Page, find_fonts, generate, text_tile
 from alignvlm.synth.crop import random_crop
+from alignvlm.synth.degrade import degrade
+from alignvlm.synth.pdf_pages import PdfPages
 from alignvlm.training.labels import IGNORED, cell_labels
 from alignvlm.training.loop import Source, Task
 
@@ -36,12 +39,16 @@ class GroundedMixture:
         strength: of their degradations, 1 being a mediocre office scan.
         kinds: document kinds from which the other tiles are cut.
         document_share: how many those are.
+        pdfs: folder of PDFs with a text layer, see `alignvlm.synth.pdf_pages`, or None.
+        pdf_share: how many tiles are cut from their pages, if there are any.
     """
 
     font_px: tuple[int, int] = (12, 40)
     strength: float = 0.7
     kinds: tuple[str, ...] = KINDS
     document_share: float = 0.25
+    pdfs: Path | None = None
+    pdf_share: float = 0.2
 
 
 class GroundedSource(Source):
@@ -71,6 +78,7 @@ class GroundedSource(Source):
         self._mixture = mixture
         self._seed = seed
         self._fonts: list[Font] | None = None
+        self._pdfs = None if mixture.pdfs is None else PdfPages(mixture.pdfs, "train")
 
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Tile `index`: pixels uint8 [S, S, 3] and labels int64 [rows, columns]."""
@@ -91,6 +99,9 @@ class GroundedSource(Source):
         if self._fonts is None:
             self._fonts = find_fonts("train")
         mixture = self._mixture
+        if self._pdfs is not None and rng.random() < mixture.pdf_share:
+            part = random_crop(self._pdfs.draw(rng), rng, self._tile_px)
+            return degrade(part, rng, mixture.strength)
         if rng.random() >= mixture.document_share:
             return text_tile(rng, self._fonts, self._tile_px, mixture.font_px, mixture.strength)
         page = generate(rng.choice(mixture.kinds), rng.getrandbits(32), split="train")

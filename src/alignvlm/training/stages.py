@@ -117,8 +117,16 @@ BUDGETS: dict[str, Budget] = {
 }
 
 
-def read_task(seed: int) -> GroundedTask:
-    """Encoder and connector as stage `read` starts: the recogniser's trunk, W2 from the LM head."""
+def read_task(seed: int, pdfs: Path | None = None) -> GroundedTask:
+    """Encoder and connector as stage `read` starts: the recogniser's trunk, W2 from the LM head.
+
+    Args:
+        seed: of the tiles.
+        pdfs: folder of PDFs from whose pages some tiles are cut, see `GroundedMixture`.
+
+    Raises:
+        InputError: there is no PDF.
+    """
     language_model, tokenizer = load_smollm2(torch.float32)
     characters = character_tokens(tokenizer)
     torch.manual_seed(0)
@@ -133,7 +141,8 @@ def read_task(seed: int) -> GroundedTask:
         gain=CONNECTOR_GAIN,
     )
     connector.init_from_head(head)
-    source = GroundedSource(list(characters), encoder.config, GroundedMixture(), seed)
+    mixture = GroundedMixture(pdfs=pdfs)
+    source = GroundedSource(list(characters), encoder.config, mixture, seed)
     return GroundedTask(encoder.to(memory_format=torch.channels_last), connector, source)
 
 
@@ -153,13 +162,16 @@ def answer_task(seed: int) -> InstructTask:
     return InstructTask(add_lora(language_model, LORA_RANK, LORA_ALPHA), source)
 
 
-def stage(name: str, budget: str) -> tuple[Task, TrainConfig]:
-    """The task and the loop settings of a stage.
+def stage(name: str, budget: str, pdfs: Path | None = None) -> tuple[Task, TrainConfig]:
+    """The task and the loop settings of a stage; `pdfs` as in `read_task`, for that stage alone.
 
     Raises:
         ConfigurationError: there is no such stage or budget.
     """
-    tasks: dict[str, Callable[[int], Task]] = {"read": read_task, "answer": answer_task}
+    tasks: dict[str, Callable[[int], Task]] = {
+        "read": lambda seed: read_task(seed, pdfs),
+        "answer": answer_task,
+    }
     if name not in tasks:
         raise ConfigurationError(f"There is no stage {name!r}: choose one of {', '.join(tasks)}")
     if budget not in BUDGETS:

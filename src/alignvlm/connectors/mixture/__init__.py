@@ -5,8 +5,7 @@ Three implementations behind one call, `mix`:
 - `eager`, the definition (`eager.py`), which keeps several N x V tensors for the backward pass;
 - `chunked` (`tokens.py`, `words.py`), on any device: the logits of a few hundred tokens, or of a
   few thousand words, at a time, and taken again in the backward pass;
-- `fused` (`fused.py`), on CUDA: the same with everything between the matrix products in one
-  Triton kernel.
+- `fused` (`fused.py`), on CUDA: the same with Triton kernels for all between the matrix products.
 """
 
 from __future__ import annotations
@@ -14,5 +13,14 @@ from __future__ import annotations
 from alignvlm.connectors.mixture.choice import CHUNK_BY, IMPLEMENTATIONS, Choice
 from alignvlm.connectors.mixture.mix import mix
 from alignvlm.connectors.mixture.statistics import Statistics, statistics
+from alignvlm.connectors.mixture.vocabulary_norm import VocabularyNorm
 
-__all__ = ["CHUNK_BY", "IMPLEMENTATIONS", "Choice", "Statistics", "mix", "statistics"]
+__all__ = [
+    "CHUNK_BY",
+    "IMPLEMENTATIONS",
+    "Choice",
+    "Statistics",
+    "VocabularyNorm",
+    "mix",
+    "statistics",
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -17,6 +16,8 @@ CHUNK_BY = ("auto", "tokens", "words")
 _EAGER_LOGITS = 1 << 23
 # Logits of one chunk: 128 MiB in bfloat16, large enough for matrix products at full speed.
 _CHUNK_LOGITS = 1 << 26
+# The gradients of W2 and E are rounded once for each chunk of tokens: so few in training.
+_MOST_CHUNKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,17 @@ class Choice:
     Attributes:
         implementation: "eager", "chunked", "fused", or "auto": eager for few logits, else chunked.
             `fused` is never chosen by itself before it has been measured on a GPU.
-        chunk_by: "tokens": whole rows of logits at a time, the least work for few tokens;
-            "words": one pass over the vocabulary with W2's statistics, in which every gradient row
-            is summed in float32 and written once; "auto": words in training once N >= 8 D, where
-            the statistics' 4VD^2 operations are below 4 % of the whole, else tokens.
-        chunk_size: tokens or words at a time; None: about 67 million logits.
+        chunk_by: "tokens": whole rows of logits at a time, the least work; "words": one pass over
+            the vocabulary with W2's statistics, in which each row of E's gradient is summed in
+            float32 and rounded once, at the price of 4VD^2 operations a step, half of them in
+            float32; "auto": tokens, but words in training where more than four chunks of 268
+            million logits would be needed, as each chunk of tokens rounds the gradients of W2
+            and E once more.
+        chunk_size: tokens or words at a time; None: about 67 million logits, in training up to
+            four times that.
         negligible: leave words whose probability is below it for every token out of the matrix
             products of the backward pass. Off at 0: the gradients of W2, E and h are then exact.
-            Needs chunks of words. `benchmarks/results/align.md` has the error that it makes.
+            Needs chunks of words. `benchmarks/results/align_cpu.md` has the error that it makes.
     """
 
     implementation: str = "auto"
@@ -50,7 +54,7 @@ class Choice:
                 f"ALIGN's chunk_size must be a positive number of tokens or words, not {size!r}: "
                 "leave it out to have it chosen"
             )
-        if not (math.isfinite(self.negligible) and 0 <= self.negligible < 1):
+        if not 0 <= self.negligible < 1:
             raise ConfigurationError(
                 f"ALIGN's negligible is a probability from 0 to below 1, not {self.negligible!r}"
             )
@@ -64,13 +68,12 @@ class Choice:
         self,
         num_tokens: int,
         num_words: int,
-        width: int,
         device: torch.device,
         *,
         trains: bool,
         has_bias: bool,
     ) -> Choice:
-        """The choice for N tokens and V words of width D, with nothing left automatic.
+        """The choice for N tokens and V words, with nothing left automatic.
 
         Raises:
             ConfigurationError: `fused` cannot run on this device, or chunks of words are asked for
@@ -83,12 +86,16 @@ class Choice:
                 "ALIGN with a bias on W2 is computed in chunks of tokens: set "
                 'chunk_by="tokens" and negligible=0, or bias=False'
             )
+        many = num_tokens * num_words > _MOST_CHUNKS * 4 * _CHUNK_LOGITS
         if by == "auto":
-            many = trains and num_tokens >= 8 * width
-            by = "words" if self.negligible > 0 or (many and not has_bias) else "tokens"
+            by = "words" if trains and not has_bias and (many or self.negligible > 0) else "tokens"
         across = num_words if by == "tokens" else num_tokens
         size = self.chunk_size or min(8192, max(16, _CHUNK_LOGITS // max(1, across)))
-        return replace(self, implementation=implementation, chunk_by=by, chunk_size=size)
+        if by == "tokens" and trains and self.chunk_size is None and not many:
+            size = max(size, -(-num_tokens // _MOST_CHUNKS))
+        # Without a backward pass there is nothing to skip.
+        skips = self.negligible if by == "words" else 0.0
+        return Choice(implementation=implementation, chunk_by=by, chunk_size=size, negligible=skips)
 
     def _implementation(self, num_logits: int, device: torch.device) -> str:
         if self.implementation == "fused" and (problem := fused_problem(device)):

@@ -42,3 +42,14 @@ def mix_table(probs: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
     safe = torch.float32 if dtype == torch.float16 else dtype
     with autocast_off(probs.device.type):
         return (probs.to(safe) @ table.to(safe)).to(dtype)
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast chooses the dtype of products with a tensor."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def products_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype in which products with a tensor run: its own, or autocast's."""
+    return torch.get_autocast_dtype(tensor.device.type) if autocasts(tensor) else tensor.dtype

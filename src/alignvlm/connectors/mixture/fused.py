@@ -248,6 +248,7 @@ def _sums_kernel(
     block = tl.arange(0, BLOCK)
     zeros = tl.zeros([BLOCK], wide)
     delta_sum, plain_sum, weighted_sum, mass, moment = zeros, zeros, zeros, zeros, zeros
+    total = zeros
     for start in range(0, width, BLOCK):
         columns = start + block
         inside = columns < width
@@ -258,13 +259,15 @@ def _sums_kernel(
         probs = tl.exp(scores - normaliser)
         delta = probs * (tl.load(grads + columns, mask=inside, other=0).to(wide) - middle)
         delta_sum += delta
+        total += probs
         plain_sum += delta * scale
         weighted_sum += delta * scale * normalised
         mass += probs * scale
         moment += probs * scale * normalised
     plain_row, weighted_row = tl.sum(plain_sum, 0), tl.sum(weighted_sum, 0)
     if not KNOWN:
-        middle = tl.sum(delta_sum, 0)
+        # P from a rounded normaliser sums to 1 within 1e-6 only, see `rows._weighted_mean`.
+        middle = tl.sum(delta_sum, 0) / tl.maximum(tl.sum(total, 0), 1e-30)
         plain_row -= middle * tl.sum(mass, 0)
         weighted_row -= middle * tl.sum(moment, 0)
         tl.store(centre + row, middle)

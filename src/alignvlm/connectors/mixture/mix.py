@@ -9,8 +9,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from alignvlm.connectors.mixture.choice import Choice
-from alignvlm.connectors.mixture.eager import mix_table, vocabulary_scores
+from alignvlm.connectors.mixture.eager import (
+    autocasts,
+    mix_table,
+    products_dtype,
+    vocabulary_scores,
+)
 from alignvlm.connectors.mixture.operators import mixture, mixture_backward, w2_statistics
+from alignvlm.connectors.mixture.rows import Norm, softmax_
+from alignvlm.connectors.mixture.statistics import Statistics, autocast_off
 from alignvlm.errors import ConfigurationError
 
 _DEFAULT = Choice()
@@ -26,6 +33,7 @@ def mix(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     choice: Choice = _DEFAULT,
+    known: Statistics | None = None,
 ) -> Tensor:
     """F' = softmax(LN_V(W2 h)) E (Eq. 1-2), with gradients for everything that requires one.
 
@@ -38,6 +46,8 @@ def mix(
         bias: W2's bias [V], or None.
         eps: added to the variance of the logits.
         choice: implementation and chunks.
+        known: statistics of the whole W2, if `weight` is some rows of it; `choice` then has no say,
+            as few rows are expected.
 
     Returns:
         F' [..., N, D] in E's dtype, or autocast's. Matrix products run in that dtype; statistics,
@@ -48,25 +58,25 @@ def mix(
     """
     _check(hidden, weight, table)
     _check_words(len(weight), gamma=gamma, beta=beta, bias=bias)
-    dtype, device = _products(table), hidden.device
+    dtype, device = products_dtype(table), hidden.device
+    if known is not None:
+        return _mix_some(hidden, weight, table, gamma, beta, known.of_logits(hidden, eps))
     flat = hidden.reshape(-1, hidden.shape[-1])
     trained = (flat, weight, table, gamma, beta, bias)
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in trained)
-    plan = choice.resolve(
-        len(flat), len(weight), weight.shape[1], device, trains=trains, has_bias=bias is not None
-    )
+    plan = choice.resolve(len(flat), len(weight), device, trains=trains, has_bias=bias is not None)
     if plan.implementation == "eager" or device.type == "meta":
         logits = functional.linear(hidden, weight, bias)
         return mix_table(vocabulary_scores(logits, gamma, beta, eps).softmax(-1), table, dtype)
-    rows = weight.to(_products(weight))
-    known = w2_statistics(rows.detach()) if plan.chunk_by == "words" else (None, None)
+    rows = weight.to(products_dtype(weight))
+    moments = w2_statistics(rows.detach()) if plan.chunk_by == "words" else (None, None)
     out: Tensor = mixture(
         flat.to(rows.dtype),
         rows,
         None if bias is None else bias.to(rows.dtype),
         *(None if t is None else t.to(_wide(weight)) for t in (gamma, beta)),
         table.to(torch.float32 if dtype == torch.float16 else dtype),
-        *known,
+        *moments,
         eps,
         plan.chunk_size,
         plan.implementation == "fused",
@@ -75,16 +85,31 @@ def mix(
     return out.to(dtype).reshape(*hidden.shape[:-1], table.shape[1])
 
 
-def _products(tensor: Tensor) -> torch.dtype:
-    """The dtype in which products with a tensor run: its own, or autocast's."""
-    device = tensor.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
+def _mix_some(
+    hidden: Tensor,
+    weight: Tensor,
+    table: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    known: tuple[Tensor, Tensor],
+) -> Tensor:
+    """F' from some rows of W2 and E; in place where nothing has to be kept for a gradient."""
+    dtype = products_dtype(table)
+    logits = functional.linear(hidden, weight)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or logits.is_meta:
+        scores = vocabulary_scores(logits, gamma, beta, 0.0, known)
+        return mix_table(scores.softmax(-1), table, dtype)
+    flat = logits.reshape(-1, len(weight))
+    if flat.dtype == torch.float16:  # which cannot hold P
+        flat = flat.float()
+    gamma, beta = (None if t is None else t.to(known[0].dtype) for t in (gamma, beta))
+    with autocast_off(hidden.device.type):
+        softmax_(flat, Norm(gamma, beta, known[0].flatten(), known[1].flatten()))
+    return mix_table(flat, table, dtype).reshape(*hidden.shape[:-1], table.shape[1])
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(_products(tensor), torch.float32)
+    return torch.promote_types(products_dtype(tensor), torch.float32)
 
 
 def _check(hidden: Tensor, weight: Tensor, table: Tensor) -> None:
@@ -96,6 +121,11 @@ def _check(hidden: Tensor, weight: Tensor, table: Tensor) -> None:
         raise ConfigurationError(
             f"ALIGN needs W2 and E of one vocabulary, not of {list(weight.shape)} and "
             f"{list(table.shape)}: pass the head and the embeddings of the same language model"
+        )
+    if hidden.dtype != weight.dtype and not autocasts(weight):
+        raise ConfigurationError(
+            f"ALIGN's features are {hidden.dtype} and W2 is {weight.dtype}: convert one to the "
+            "other's dtype, or run under autocast"
         )
     if hidden.ndim < 2 or hidden.shape[-1] != weight.shape[1]:
         raise ConfigurationError(

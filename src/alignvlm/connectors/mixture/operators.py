@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from alignvlm.connectors.mixture import rows, tokens, words
 from alignvlm.connectors.mixture.problem import Kept, Problem
@@ -20,7 +21,7 @@ _TENSORS = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor table, "
     "Tensor? mean_row, Tensor? covariance"
 )
-_SETTINGS = "float eps, int chunk, bool fused, float negligible"
+_SETTINGS = "float eps, SymInt chunk, bool fused, float negligible"
 
 
 def _kernels(fused: bool) -> Any:
@@ -150,3 +151,15 @@ def mixture_backward(
 def _(*arguments: Any) -> list[Tensor]:
     needed = arguments[-1]
     return [torch.empty_like(t) for t, wanted in zip(arguments[:6], needed, strict=True) if wanted]
+
+
+@register_flop_formula(torch.ops.alignvlm.mixture)
+def _mixture_flops(hidden: Any, weight: Any, *_arguments: Any, **_options: Any) -> int:
+    """W2 h and P E, for torch's counter; the statistics of W2 are left out."""
+    return 4 * int(hidden[0] * hidden[1] * weight[0])
+
+
+@register_flop_formula(torch.ops.alignvlm.mixture_backward)
+def _mixture_backward_flops(hidden: Any, weight: Any, *_arguments: Any, **_options: Any) -> int:
+    """The logits taken again, dP, and the gradients of h, W2 and E, all of them needed."""
+    return 10 * int(hidden[0] * hidden[1] * weight[0])

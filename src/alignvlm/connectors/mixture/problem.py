@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
     def empty_output(self) -> Tensor:
         """Room for F' [N, D]."""
-        return self.table.new_empty(len(self.hidden), self.table.shape[1])
+        return self.table.new_empty(self.hidden.shape[0], self.table.shape[1])
 
 
 class Kept(NamedTuple):
@@ -70,12 +70,8 @@ class Kept(NamedTuple):
     @classmethod
     def empty(cls, problem: Problem) -> Kept:
         """Room for N tokens."""
-        return cls(
-            *(
-                problem.hidden.new_empty(len(problem.hidden), dtype=problem.wide)
-                for _ in cls._fields
-            )
-        )
+        num_tokens = problem.hidden.shape[0]  # len() would make it a constant while compiling
+        return cls(*(problem.hidden.new_empty(num_tokens, dtype=problem.wide) for _ in cls._fields))
 
 
 class Gradients(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _SCRATCH_ELEMENTS = 1 << 20  # 4 MiB of float32 for each scratch tensor
+_CUDA_SCRATCH_ELEMENTS = 1 << 25  # 128 MiB: enough rows to fill the device
 
 
 class Norm(NamedTuple):
@@ -100,7 +101,9 @@ def softmax_gradient_(
     of_beta = torch.zeros_like(of_gamma)
     for rows in _row_blocks(logits):
         normalised = _normalised(logits[rows], norm, rows)
-        probs = _scores(normalised.clone(), norm).sub_(log_normaliser[rows, None]).exp_()
+        # Where every word is excluded the normaliser is -inf, and P is 0.
+        normaliser = log_normaliser[rows, None].clamp(min=torch.finfo(normalised.dtype).min)
+        probs = _scores(normalised.clone(), norm).sub_(normaliser).exp_()
         delta = grads[rows].to(probs.dtype, copy=True)
         middle = _weighted_mean(delta, probs) if centre is None else centre[rows]
         delta.sub_(middle[:, None]).mul_(probs)
@@ -142,6 +145,7 @@ def _scores(normalised: Tensor, norm: Norm) -> Tensor:
 
 
 def _row_blocks(logits: Tensor) -> Iterator[slice]:
-    step = len(logits) if logits.is_cuda else max(1, _SCRATCH_ELEMENTS // max(1, logits.shape[1]))
-    for start in range(0, len(logits), max(1, step)):
+    elements = _CUDA_SCRATCH_ELEMENTS if logits.is_cuda else _SCRATCH_ELEMENTS
+    step = max(1, elements // max(1, logits.shape[1]))
+    for start in range(0, len(logits), step):
         yield slice(start, min(start + step, len(logits)))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_BLOCKS = 4  # of C, each way: more would save little work and slow the products down
 _ROWS = 4096  # of W2 at a time: the copy in float32 stays small
 
 
@@ -36,12 +37,14 @@ class Statistics(NamedTuple):
             hidden: h [..., N, D].
             eps: added to the variance.
         """
-        wide = torch.promote_types(hidden.dtype, torch.float32)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        wide = flat.to(torch.promote_types(hidden.dtype, torch.float32))
         with autocast_off(hidden.device.type):
-            mean = hidden.to(wide) @ self.mean.to(wide)
-            variance = _quadratic_form(hidden, self.covariance.to(hidden.dtype), wide)
+            mean = wide @ self.mean.to(wide.dtype)
+            variance = _quadratic_form(flat, self.covariance.to(hidden.dtype), wide)
         # Cancellation may leave a tiny negative number where all rows agree.
-        return mean, variance.clamp(min=0).add(eps).rsqrt()
+        rstd = variance.clamp(min=0).add(eps).rsqrt()
+        return mean.reshape(hidden.shape[:-1]), rstd.reshape(hidden.shape[:-1])
 
 
 def statistics(weight: Tensor) -> Statistics:
@@ -59,18 +62,20 @@ def statistics(weight: Tensor) -> Statistics:
     return Statistics(mean, covariance / size)
 
 
-def _quadratic_form(hidden: Tensor, matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The form h' C h of each token [..., N], with 9/16 of the work of C h, as C is symmetric.
+def _quadratic_form(hidden: Tensor, matrix: Tensor, wide: Tensor) -> Tensor:
+    """The form h' C h of each token [N], with 5/8 of the work of C h, as C is symmetric.
 
-    Off the diagonal only the blocks below it are multiplied, and counted twice.
+    Off the diagonal only the blocks below it are multiplied, and counted twice. `wide` is `hidden`
+    in the dtype of the sums.
     """
-    step = -(-matrix.shape[0] // 8)
-    blocks = []
+    step = -(-matrix.shape[0] // _BLOCKS)
+    total = wide.new_zeros(len(hidden))
     for start in range(0, matrix.shape[0], step):
         own, rest = slice(start, start + step), slice(start + step, None)
-        product = hidden[..., own] @ matrix[own, own] + 2 * hidden[..., rest] @ matrix[rest, own]
-        blocks.append(torch.linalg.vecdot(product.to(dtype), hidden[..., own].to(dtype)))
-    return torch.stack(blocks).sum(0)
+        product = hidden[:, own] @ matrix[own, own]
+        product = torch.addmm(product, hidden[:, rest], matrix[rest, own], alpha=2)
+        total = total + torch.linalg.vecdot(product.to(wide.dtype), wide[:, own])
+    return total
 
 
 def autocast_off(device_type: str) -> AbstractContextManager[object]:

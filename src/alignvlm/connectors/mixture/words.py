@@ -9,8 +9,8 @@ known, and the rest of LayerNorm's gradient follows from sums that the same pass
     with  a = rstd^2 (sum_i g_i l^_i) / V,       S = sum_n a_n h_n h_n',
           u = sum_n rstd_n (sum_i g_i)_n / V h_n,  v = sum_n a_n mean_n h_n
 
-Each row of the gradients of W2 and E is written once, whatever the number of tokens, at the price
-of C and of the product with S: 4 V D^2 operations, little where N is much larger than D.
+Each row of E's gradient is summed over all tokens in float32 and rounded once, one of W2's three
+times, at the price of C and of the product with S: 4 V D^2 operations.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def forward(
     problem: Problem, kernels: RowKernels, block: int, known: Statistics
 ) -> tuple[Tensor, Kept]:
     """F' [N, D] in float32 or wider, and what the backward pass keeps; `block` words at a time."""
-    mean, rstd = known.of_logits(problem.hidden.to(problem.wide), problem.eps)
-    kept = Kept(mean, rstd, torch.empty_like(mean))
+    kept = Kept.empty(problem)
+    for tokens in _tokens(problem):
+        wide = problem.hidden[tokens].to(problem.wide)
+        kept.mean[tokens], kept.rstd[tokens] = known.of_logits(wide, problem.eps)
+    mean = kept.mean
     # Sums relative to the largest block so far: unlike sums of logarithms, thousands of blocks add
     # no error to one another. -inf, where a block is excluded as a whole, is below every top.
     top = torch.full_like(mean, torch.finfo(mean.dtype).min)
@@ -50,7 +53,9 @@ def forward(
         total.mul_(before).add_(now)
         if weights is not total:  # of the rounded P: a mean, whatever was rounded away
             weights.mul_(before).addcmul_(now, probs.sum(-1, dtype=weights.dtype))
-        mixed.mul_(before[:, None]).addcmul_(part.to(mixed.dtype), now[:, None])
+        for tokens in _tokens(problem):
+            share = part[tokens].to(mixed.dtype).mul_(now[tokens, None])
+            mixed[tokens].mul_(before[tokens, None]).add_(share)
         top = new_top
     mixed.div_(weights[:, None])
     kept.log_normaliser.copy_(top + total.log())
