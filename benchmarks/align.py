@@ -1,6 +1,6 @@
 """ALIGN's mixture: exactness, speed and memory of its implementations, side by side in one run.
 
-    python benchmarks/align.py            on the CPU, about ten minutes on two cores
+    python benchmarks/align.py            on the CPU, about twenty minutes on two cores
     python benchmarks/align.py --device cuda
 
 Writes benchmarks/results/align_<device>.json and .md. Every time is a ratio to what it is compared
@@ -10,14 +10,16 @@ with, measured in the same process, in turns; every memory figure comes from a f
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Memory, environment, seconds, table, write
+from measuring import Memory, Rows, environment, read, seconds, table, write
 from torch import Tensor
 
 from alignvlm.connectors import Align, prune
@@ -60,11 +62,14 @@ def forward(leaves: Inputs, choice: Choice) -> Tensor:
         return mix(hidden, weight, embeddings, gamma=gamma, beta=beta, choice=choice)
 
 
-def ways(device: str, tokens: int, width: int) -> dict[str, Choice]:
+def ways(device: str) -> dict[str, Choice]:
     """What is compared with eager."""
     names = ("chunked",) if device == "cpu" else ("chunked", "fused")
-    by = ("tokens", "words") if tokens >= width or device == "cuda" else ("tokens",)
-    return {f"{n} by {b}": Choice(implementation=n, chunk_by=b) for n in names for b in by}
+    return {
+        f"{name} by {by}": Choice(implementation=name, chunk_by=by)
+        for name in names
+        for by in ("tokens", "words")
+    }
 
 
 def relative(found: list[Tensor], true: list[Tensor]) -> list[float]:
@@ -75,29 +80,35 @@ def relative(found: list[Tensor], true: list[Tensor]) -> list[float]:
     ]
 
 
-def exactness(device: str) -> list[dict[str, Any]]:
-    """The largest relative error of F' and the five gradients against float64."""
-    sizes = {"n": 515, "d": 256, "v": 20_011}
-    leaves = inputs(**sizes, dtype=torch.float64, device=device)
+def exactness(device: str) -> Rows:
+    """The largest relative error of F' and the five gradients against float64.
+
+    Four chunks of tokens, the most that are chosen in training, and features that share a mean,
+    which makes the sums over the chunks grow.
+    """
+    sizes = {"n": 512, "d": 256, "v": 20_011}
+    pieces = {"tokens": 128, "words": 2502}
     grad = torch.randn(sizes["n"], sizes["d"], dtype=torch.float64, device=device)
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         narrow = inputs(**sizes, dtype=dtype, device=device)
+        with torch.no_grad():
+            narrow[0].add_(2.0)
         # float64 sees the rounded inputs: only the computation's own error counts.
         exact = tuple(t.detach().double().requires_grad_() for t in narrow)
         true = run(exact, EAGER, grad.to(dtype))
         eager = relative(run(narrow, EAGER, grad), true)
-        for name, choice in {"eager": EAGER, **ways(device, 515, 256)}.items():
-            errors = relative(run(narrow, choice, grad), true)
+        for name, choice in {"eager": EAGER, **ways(device)}.items():
+            sized = replace(choice, chunk_size=pieces.get(choice.chunk_by))
+            errors = relative(run(narrow, sized, grad), true)
             ratio = max(e / b for e, b in zip(errors, eager, strict=True))
             rows.append(
                 {"dtype": str(dtype), "way": name, "error": max(errors), "ratio to eager": ratio}
             )
-    del leaves
     return rows
 
 
-def skipping(device: str) -> list[dict[str, Any]]:
+def skipping(device: str) -> Rows:
     """What `negligible` does to time and gradients where few words are probable."""
     leaves = inputs(2048, 256, 49_152, torch.float32, device, gain=1.0)
     with torch.no_grad():
@@ -106,17 +117,17 @@ def skipping(device: str) -> list[dict[str, Any]]:
     grad = torch.randn(2048, 256, device=device)
     exact = Choice(implementation="chunked", chunk_by="words")
     true = run(leaves, exact, grad)
-    base = seconds(lambda: run(leaves, exact, grad), device)
+    base = min(seconds(lambda: run(leaves, exact, grad), device) for _ in range(3))
     rows = []
     for threshold in NEGLIGIBLE:
         choice = Choice(implementation="chunked", chunk_by="words", negligible=threshold)
-        spent = seconds(lambda choice=choice: run(leaves, choice, grad), device)
+        spent = min(seconds(lambda c=choice: run(leaves, c, grad), device) for _ in range(3))
         error = max(relative(run(leaves, choice, grad), true))
         rows.append({"negligible": threshold, "error": error, "time ratio": spent / base})
     return rows
 
 
-def pruning(device: str) -> list[dict[str, Any]]:
+def pruning(device: str) -> Rows:
     """The whole connector at V = 128,256 and pruned to 3,400 words, N = 6561."""
     torch.manual_seed(0)
     n, d, width, v = 6561, 1152, 3072, 128_256
@@ -134,10 +145,12 @@ def pruning(device: str) -> list[dict[str, Any]]:
             full, probabilities, keep=3400, embeddings=embeddings, statistics_of=statistics_of
         )
         with torch.no_grad():
-            spent = [
-                seconds(lambda c=c: c(features, embeddings=embeddings), device, repeats=r)
-                for c, r in ((full, 1), (small, 5), (full, 1))
-            ]
+            calls = {
+                name: lambda _, c=c: c(features, embeddings=embeddings)
+                for name, c in (("full", full), ("pruned", small))
+            }
+            spent = in_turns(calls, False, device, rounds=1)
+            whole, part = (statistics.median(spent[name]) for name in ("full", "pruned"))
             error = relative(
                 [small(features[:729]).visual_tokens],
                 [full(features[:729], embeddings=embeddings).visual_tokens],
@@ -145,9 +158,9 @@ def pruning(device: str) -> list[dict[str, Any]]:
         rows.append(
             {
                 "statistics of": statistics_of,
-                "full, s": min(spent[0], spent[2]),
-                "pruned, s": spent[1],
-                "speed-up": min(spent[0], spent[2]) / spent[1],
+                "full, s": whole,
+                "pruned, s": part,
+                "speed-up": whole / part,
                 "dropped mass": dropped,
                 "difference": error,
             }
@@ -155,101 +168,146 @@ def pruning(device: str) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(device: str, n: int, d: int, v: int) -> list[dict[str, Any]]:
-    """Forward, and forward + backward, of every way that fits, beside the plain products."""
+def speed(device: str, n: int, d: int, v: int) -> Rows:
+    """Forward, and forward + backward, of every way that fits, in turns, beside the plain products.
+
+    The operations counted are those of eager: 2 products forward, 4 more backward. What is taken
+    again does not count.
+    """
     leaves = inputs(n, d, v, torch.bfloat16, device)
     grad = torch.randn(n, d, device=device).bfloat16()
-    products = 2 * n * v * d
-    rate = products / seconds(plain_product(leaves), device)
-    compared: dict[str, Callable[[bool], Any]] = {}
-    if device == "cpu" or 12 * n * v < 60e9:
-        compared["eager"] = lambda both: (
-            run(leaves, EAGER, grad) if both else forward(leaves, EAGER)
+    calls: dict[str, Callable[[bool], Any]] = {
+        name: lambda both, c=choice: run(leaves, c, grad) if both else forward(leaves, c)
+        for name, choice in {"eager": EAGER, **ways(device)}.items()
+    }
+    if device == "cuda":
+        torch._dynamo.reset()
+        options = {"dynamic": False}
+        both, alone = torch.compile(run, **options), torch.compile(forward, **options)
+        calls["torch.compile of eager"] = lambda b: (
+            both(leaves, EAGER, grad) if b else alone(leaves, EAGER)
         )
-    if device == "cuda" and 12 * n * v < 60e9:
-        compiled = torch.compile(lambda: run(leaves, EAGER, grad))
-        compiled_forward = torch.compile(lambda: forward(leaves, EAGER))
-        compared["torch.compile of eager"] = lambda both: compiled() if both else compiled_forward()
-    for name, choice in ways(device, n, d).items():
-        compared[name] = lambda both, c=choice: run(leaves, c, grad) if both else forward(leaves, c)
+    calls["plain products"] = lambda both: plain_products(leaves, grad, both)
+    rounds = 1 if device == "cpu" and n > 1000 else 5
+    spent = {both: in_turns(calls, both, device, rounds) for both in (False, True)}
     rows = []
-    turns = 1 if device == "cpu" and n > 1000 else 3
-    for name, call in compared.items():
+    for name in calls:
         row: dict[str, Any] = {"n": n, "d": d, "v": v, "way": name}
-        row["forward, s"] = seconds(lambda call=call: call(False), device, repeats=turns)
-        row["both, s"] = seconds(lambda call=call: call(True), device, repeats=turns)
-        # Forward: W2 h and P E. Backward: their four gradients. Products taken again do not count.
-        row["forward, TFLOP/s"] = 2 * products / row["forward, s"] / 1e12
-        row["both, TFLOP/s"] = 6 * products / row["both, s"] / 1e12
-        row["forward, share of plain"] = row["forward, TFLOP/s"] * 1e12 / rate
-        row["both, share of plain"] = row["both, TFLOP/s"] * 1e12 / rate
+        for label, both, count in (("forward", False, 2), ("both", True, 6)):
+            if name not in spent[both]:
+                row[f"{label}, s"] = "out of memory"
+                continue
+            median = statistics.median(spent[both][name])
+            row[f"{label}, s"] = median
+            row[f"{label}, from"], row[f"{label}, to"] = (
+                min(spent[both][name]),
+                max(spent[both][name]),
+            )
+            row[f"{label}, TFLOP/s"] = count * 2 * n * v * d / median / 1e12
+            for other in ("eager", "plain products"):
+                if other in spent[both]:
+                    ratio = median / statistics.median(spent[both][other])
+                    row[f"{label}, time / {other}"] = ratio
         rows.append(row)
-    for row in rows:
-        row["both, ratio to eager"] = row["both, s"] / rows[0]["both, s"]
-        row["plain, TFLOP/s"] = rate / 1e12
     return rows
 
 
-def plain_product(leaves: Inputs) -> Callable[[], Tensor]:
-    """W2 h for as many tokens as fit into a tensor of 2 GB."""
-    hidden, weight = leaves[0].detach(), leaves[1].detach()
-    pieces = hidden.split(max(1, 10**9 // len(weight)))
-    out = hidden.new_empty(len(pieces[0]), len(weight))
-    return lambda: [torch.mm(p, weight.t(), out=out[: len(p)]) for p in pieces][-1]
+def in_turns(
+    calls: dict[str, Callable[[bool], Any]], both: bool, device: str, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each call in every round, each round through all calls, after one to warm up."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            if name not in spent:
+                continue
+            try:
+                took = seconds(lambda call=call: call(both), device)
+            except torch.OutOfMemoryError:
+                del spent[name]
+                torch.cuda.empty_cache()
+                continue
+            if number:
+                spent[name].append(took)
+    return spent
+
+
+def plain_products(leaves: Inputs, grad: Tensor, both: bool) -> None:
+    """The products alone, of the shapes that eager has, a few hundred tokens at a time."""
+    hidden, weight, table = (leaves[i].detach() for i in (0, 1, 4))
+    size = max(256, 2**26 // len(weight))
+    logits = hidden.new_empty(size, len(weight)).normal_()
+    of_weight = torch.empty_like(weight) if both else weight
+    for start in range(0, len(hidden), size):
+        h, g = hidden[start : start + size], grad[start : start + size]
+        part = logits[: len(h)]
+        torch.mm(h, weight.t(), out=part)
+        torch.mm(part, table)
+        if both:
+            torch.mm(g, table.t(), out=part)
+            torch.mm(part, weight)
+            torch.mm(part.t(), h, out=of_weight)
+            torch.mm(part.t(), g, out=of_weight)
 
 
 def memory(device: str, way: str, n: int, d: int, v: int) -> float:
     """Extra bytes of forward + backward beyond inputs, result and gradients; in this process."""
     leaves = inputs(n, d, v, torch.bfloat16, device)
     grad = torch.randn(n, d, device=device).bfloat16()
-    choice = {"eager": EAGER, **ways(device, n, d)}[way]
-    known = sum(t.nbytes for t in leaves) + grad.nbytes
+    choice = {"eager": EAGER, **ways(device)}[way]
     with Memory(device) as watched:
         found = run(leaves, choice, grad)
-    del known
     return watched.extra_bytes - sum(t.nbytes for t in found)
 
 
-def memory_rows(device: str, n: int, d: int, v: int) -> list[dict[str, Any]]:
+def memory_rows(device: str, n: int, d: int, v: int) -> Rows:
     """`memory` of every way, each in a fresh process."""
-    rows = []
-    for way in ("eager", *ways(device, n, d)):
-        if way == "eager" and device == "cuda" and 12 * n * v >= 60e9:
-            continue
+    extra = {}
+    for way in ("eager", *ways(device)):
         command = [sys.executable, __file__, "--device", device, "--memory-of", way]
         command += [str(n), str(d), str(v)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        extra = float(done.stdout.strip().splitlines()[-1])
-        rows.append({"n": n, "d": d, "v": v, "way": way, "extra, GB": extra / 1e9})
-        rows[-1]["share of eager"] = rows[-1]["extra, GB"] / rows[0]["extra, GB"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            extra[way] = float(done.stdout.strip().splitlines()[-1])
+        elif "OutOfMemoryError" not in done.stderr:
+            raise RuntimeError(done.stderr)
+    rows: Rows = []
+    for way, found in extra.items():
+        share = found / extra["eager"] if "eager" in extra else ""
+        row = {"n": n, "d": d, "v": v, "way": way, "extra, GB": found / 1e9}
+        rows.append({**row, "share of eager": share})
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", choices=SECTIONS, help="renew one section of the results")
     parser.add_argument("--memory-of", nargs=4, metavar=("WAY", "N", "D", "V"))
     options = parser.parse_args()
     if options.memory_of:
         way, *sizes = options.memory_of
         print(memory(options.device, way, *map(int, sizes)))
         return
-    sections: dict[str, list[dict[str, Any]]] = {}
-    for name, made in {
-        "Exactness against float64": lambda: exactness(options.device),
-        "Skipping negligible words": lambda: skipping(options.device),
-        "Pruned to 3,400 words, forward": lambda: pruning(options.device),
-        "Speed, bfloat16": lambda: [
-            row for size in SPEED[options.device] for row in speed(options.device, *size)
-        ],
-        "Extra memory of forward and backward, bfloat16": lambda: [
-            row for size in SPEED[options.device] for row in memory_rows(options.device, *size)
-        ],
-    }.items():
-        sections[name] = made()
+    made = SECTIONS if options.only is None else {options.only: SECTIONS[options.only]}
+    path = Path(__file__).parent / "results" / f"align_{options.device}"
+    sections = {} if options.only is None else read(path)
+    for name, measure in made.items():
+        where = environment(options.device)
+        sections[name] = [{**row, "commit": where["commit"]} for row in measure(options.device)]
         print(f"## {name}\n\n{table(sections[name])}\n", flush=True)
-    folder = Path(__file__).parent / "results"
-    write(folder / f"align_{options.device}", environment(options.device), sections)
+        write(path, where, sections)
+
+
+SECTIONS: dict[str, Callable[[str], Rows]] = {
+    "Exactness against float64": exactness,
+    "Skipping negligible words": skipping,
+    "Pruned to 3,400 words, forward": pruning,
+    "Speed, bfloat16": lambda device: [r for size in SPEED[device] for r in speed(device, *size)],
+    "Extra memory of forward and backward, bfloat16": lambda device: [
+        r for size in SPEED[device] for r in memory_rows(device, *size)
+    ],
+}
 
 
 if __name__ == "__main__":

@@ -17,18 +17,13 @@ import torch
 Rows = list[dict[str, Any]]
 
 
-def seconds(call: Callable[[], object], device: str, repeats: int = 3) -> float:
-    """The shortest of `repeats` runs; on CUDA after one run to warm up, synchronised."""
-    if device == "cuda":
-        call()
-    best = float("inf")
-    for _ in range(repeats):
-        _wait(device)
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        best = min(best, time.perf_counter() - started)
-    return best
+def seconds(call: Callable[[], object], device: str) -> float:
+    """Wall time of one call, with nothing pending on the device before and after."""
+    _wait(device)
+    started = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - started
 
 
 class Memory:
@@ -99,6 +94,13 @@ def write(path: Path, where: dict[str, Any], sections: dict[str, Rows]) -> None:
     path.with_suffix(".md").write_text(
         "\n\n".join([f"# {path.stem}", facts, *parts]) + "\n", "utf-8"
     )
+
+
+def read(path: Path) -> dict[str, Rows]:
+    """The sections that `write` wrote."""
+    content = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    del content["environment"]
+    return content
 
 
 def _cell(value: object) -> str:

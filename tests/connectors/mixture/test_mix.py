@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from alignvlm.connectors.mixture import Choice, mix
-from alignvlm.errors import ConfigurationError
 
 NAMES = ("hidden", "weight", "table", "gamma", "beta", "bias")
 EAGER = Choice(implementation="eager")
@@ -400,23 +399,3 @@ def test_the_second_derivative_is_refused_not_wrong() -> None:
     (first,) = torch.autograd.grad(out.square().sum(), hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="mixture_backward"):
         first.sum().backward()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"table": torch.randn(39, 6)}, r"one vocabulary, not of \[40, 6\] and \[39, 6\]"),
-        ({"weight": torch.randn(240)}, "one vocabulary"),
-        ({"hidden": torch.ones(9, 6, dtype=torch.int64)}, "floating-point features, not torch.int"),
-        ({"hidden": torch.randn(9, 5)}, r"width 6, not \[9, 5\]"),
-        ({"hidden": torch.randn(6)}, r"width 6, not \[6\]"),
-        ({"gamma": torch.ones(1)}, r"gamma has the shape \[1\]"),
-        ({"beta": torch.ones(39)}, r"beta has the shape \[39\]"),
-        ({"bias": torch.ones(40, 1)}, r"bias has the shape \[40, 1\]"),
-    ],
-)
-@WAYS
-def test_what_does_not_fit_is_named(choice: Choice, change: dict[str, Tensor], words: str) -> None:
-    tensors = {name: t.float() for name, t in case().tensors.items()}
-    with pytest.raises(ConfigurationError, match=words):
-        mix(**{**tensors, **change}, choice=choice)  # type: ignore[arg-type]
