@@ -295,3 +295,27 @@ def test_what_cannot_be_pruned_is_named() -> None:
         unfilled = Align(d, D, V)
     with pytest.raises(ConfigurationError, match="meta"):
         prune(unfilled, torch.full((V,), 1 / V), keep=3)
+
+
+def test_a_pruned_connector_exports_without_the_full_table() -> None:
+    head = torch.randn(500, 16)
+    full = Align(8, 16, 500, gain=4.0)
+    full.init_from_language_model(head, head)
+    features = torch.randn(3, 9, 8)
+    mean = mean_probabilities(full, [features])
+    small = prune(full, mean, keep=40, embeddings=head).connector.eval()
+
+    class Tokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.connector = small
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return self.connector(features).visual_tokens
+
+    shapes = ({0: torch.export.Dim.AUTO},)
+    exported = torch.export.export(Tokens(), (features,), dynamic_shapes=shapes)
+    assert all(500 not in tensor.shape for tensor in exported.state_dict.values())
+    other = torch.randn(5, 9, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(other), small(other).visual_tokens)

@@ -69,7 +69,7 @@ def _quadratic_form(hidden: Tensor, matrix: Tensor, wide: Tensor) -> Tensor:
     in the dtype of the sums.
     """
     step = -(-matrix.shape[0] // _BLOCKS)
-    total = wide.new_zeros(len(hidden))
+    total = wide.new_zeros(hidden.shape[0])  # len() would fix N in a graph
     for start in range(0, matrix.shape[0], step):
         own, rest = slice(start, start + step), slice(start + step, None)
         product = hidden[:, own] @ matrix[own, own]
