@@ -96,6 +96,13 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         train(tiny.TinyTask(), tiny.tiny_config(num_steps=2, batch_size=4), tmp_path)
 
 
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    config = replace(tiny.tiny_config(num_steps=1), data="pdfs")
+    train(tiny.TinyTask(), config, tmp_path)
+    with pytest.raises(ConfigurationError, match="another data"):
+        train(tiny.TinyTask(), replace(config, data=None), tmp_path)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     train(tiny.TinyTask(), tiny.tiny_config(num_steps=2), tmp_path)
     task = tiny.TinyTask()

@@ -37,6 +37,8 @@ class TrainConfig:
         num_workers: processes that make samples; the result does not depend on it.
         precision: "float32" or "bfloat16" (autocast; weights stay float32).
         device: where to train.
+        data: what else the samples depend on, e.g. a folder; written down so that a run cannot go
+            on with another one.
     """
 
     num_steps: int
@@ -52,6 +54,7 @@ class TrainConfig:
     num_workers: int = 1
     precision: str = "bfloat16"
     device: str = "cpu"
+    data: str | None = None
 
 
 class Source(ABC):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,8 @@ def stage(name: str, budget: str, pdfs: Path | None = None) -> tuple[Task, Train
             f"There is no budget {budget!r}: choose one of {', '.join(BUDGETS)}"
         )
     config: TrainConfig = getattr(BUDGETS[budget], name)
+    if name == "read" and pdfs is not None:
+        config = replace(config, data=str(pdfs))
     return tasks[name](config.seed), config
 
 
