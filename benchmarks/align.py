@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Memory, Rows, environment, read, seconds, table, write
+from measuring import Memory, Rows, facts, read, seconds, table, write
 from torch import Tensor
 
 from alignvlm.connectors import Align, prune
@@ -293,7 +293,8 @@ def main() -> None:
     path = Path(__file__).parent / "results" / f"align_{options.device}"
     sections = {} if options.only is None else read(path)
     for name, measure in made.items():
-        where = environment(options.device)
+        torch.manual_seed(0)
+        where = facts(options.device)
         sections[name] = [{**row, "commit": where["commit"]} for row in measure(options.device)]
         print(f"## {name}\n\n{table(sections[name])}\n", flush=True)
         write(path, where, sections)

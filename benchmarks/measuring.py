@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,9 @@ from types import TracebackType
 from typing import Any
 
 import torch
+
+from alignvlm.analysis.web import write_atomically
+from alignvlm.evaluation.environment import environment
 
 Rows = list[dict[str, Any]]
 
@@ -59,21 +59,12 @@ class Memory:
         self.extra_bytes = peak - self._before
 
 
-def environment(device: str) -> dict[str, Any]:
+def facts(device: str) -> dict[str, Any]:
     """Machine, versions and commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "commit": commit,
-        "peak of this process, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    found = environment()
+    if device == "cuda":
+        found["machine"]["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def table(rows: Rows) -> str:
@@ -86,14 +77,12 @@ def table(rows: Rows) -> str:
 
 def write(path: Path, where: dict[str, Any], sections: dict[str, Rows]) -> None:
     """`path`.json and `path`.md."""
-    path.parent.mkdir(exist_ok=True)
     content = {"environment": where, **sections}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    facts = "\n".join(f"- {name}: {value}" for name, value in where.items())
+    lines = "\n".join(f"- {name}: {value}" for name, value in where.items())
     parts = [f"## {name}\n\n{table(rows)}" for name, rows in sections.items()]
-    path.with_suffix(".md").write_text(
-        "\n\n".join([f"# {path.stem}", facts, *parts]) + "\n", "utf-8"
-    )
+    page = "\n\n".join([f"# {path.stem}", lines, *parts]) + "\n"
+    write_atomically(path.with_suffix(".json"), (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(path.with_suffix(".md"), page.encode())
 
 
 def read(path: Path) -> dict[str, Rows]:
@@ -115,10 +104,3 @@ def _wait(device: str) -> None:
 def _status_bytes(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
-from alignvlm.connectors.mixture import Choice, Statistics, VocabularyNorm, mix, statistics
+from alignvlm.connectors.mixture import Choice, Statistics, VocabularyNorm, mix, weight_statistics
 from alignvlm.connectors.mixture.eager import mix_table, products_dtype, vocabulary_scores
 from alignvlm.errors import ConfigurationError
 
@@ -244,7 +244,7 @@ class Align(Connector):
                 "call init_from_head"
             )
         if self.row_mean is not None and self.row_covariance is not None:
-            whole = statistics(head_weight)
+            whole = weight_statistics(head_weight)
             self.row_mean.copy_(whole.mean)
             self.row_covariance.copy_(whole.covariance)
         rows = head_weight

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignvlm.connectors.align import Align
-from alignvlm.connectors.mixture import statistics
+from alignvlm.connectors.mixture import weight_statistics
 from alignvlm.errors import ConfigurationError
 
 __all__ = ["THRESHOLD", "Pruned", "mean_probabilities", "prune"]
@@ -185,7 +185,7 @@ def _copy(source: Align, target: Align, rows: Tensor, embeddings: Tensor | None)
             kept[name] = state[name][rows]
     kept["token_ids"] = target.kept_ids
     if target.row_mean is not None and source.row_mean is None:
-        whole = statistics(source.w2.weight)
+        whole = weight_statistics(source.w2.weight)
         kept["row_mean"], kept["row_covariance"] = whole.mean, whole.covariance
     if target.table is not None:
         kept["table"] = state["table"][rows] if embeddings is None else _at(embeddings, target)

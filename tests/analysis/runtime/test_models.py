@@ -62,9 +62,9 @@ def test_models_share_all_but_the_connector(workload: Workload) -> None:
 
 def test_all_connectors_and_the_pruned_one_unless_some_are_named() -> None:
     everything = choose_variants(None, 128_256)
-    assert list(everything) == [*available(), "align (pruned to 3400 words)"]
+    assert list(everything) == [*available(), "align_pruned"]
     named = choose_variants(["mlp", "align_pruned"], 264)
-    assert list(named) == ["mlp", "align (pruned to 264 words)"]
+    assert list(named) == ["mlp", "align_pruned"]
 
 
 def test_a_pruned_align_has_fewer_words(workload: Workload) -> None:

@@ -66,8 +66,8 @@ def test_exponents(costs: list[Cost], points: list[ScalingPoint]) -> None:
 def test_tables_for_people(record: dict[str, Any]) -> None:
     lines = markdown(record).splitlines()
     assert "- settings: tiles 2" in lines and "- kinds: a, b" in lines
-    assert "| mlp | 32 | 0.00 M | 2.000 (1.000-3.000) | 3.0 | 2.00 | 1.000 |" in lines
-    assert "| mlp | 0.500 (0.400-0.900) | 100.00 | 20.0% | 10.0% |" in lines
+    assert "| mlp | 32 | 0.00 M | 2.00 (1.00-3.00) | 3.0 | 2.00 | 1.00 |" in lines
+    assert "| mlp | 0.50 (0.40-0.90) | 100.00 | 20.0% | 10.0% |" in lines
     assert "| align | 6.333 | 0.165 | 0.9 | 115.4 | 3.0 | 10.9 |" in lines
     assert "| align | 4 | 100 | 4.0000 (2.0000-36.0000) | 0.004 | 4.0000 |" in lines
     assert "| align | vocabulary | 0.50 | - | 1.00 |" in lines

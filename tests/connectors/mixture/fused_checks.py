@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignvlm.connectors.mixture import rows, statistics, tokens, words
+from alignvlm.connectors.mixture import rows, tokens, weight_statistics, words
 from alignvlm.connectors.mixture.problem import Problem
 from alignvlm.connectors.mixture.rows import Norm, RowSums
 
@@ -283,7 +283,7 @@ def mixture() -> dict[str, float]:
     weight, table, gamma, beta = (torch.randn(*s) for s in ((23, 4), (23, 4), (23,), (23,)))
     problem = Problem(hidden, weight, None, gamma, beta, table, EPS)
     needed = (True, True, False, True, True, True)
-    known = statistics(weight)
+    known = weight_statistics(weight)
     found = {}
     for by in ("tokens", "words"):
         results = []

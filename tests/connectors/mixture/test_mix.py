@@ -179,8 +179,7 @@ def test_bfloat16_errs_at_most_twice_as_much_as_eager(
     given = case(num_tokens, width, num_words, bias=bias, **options).rounded(torch.bfloat16)
     exact = run(given, definition)
     eager = errors(run(given, EAGER, torch.bfloat16), exact)
-    # The sums over chunks of tokens are rounded after each: four, the most that are chosen.
-    ways = [by_tokens(-(-num_tokens // 4))]
+    ways = [by_tokens(-(-num_tokens // 4))]  # in four chunks, the most that are chosen
     ways += [] if bias else [by_words(-(-num_words // blocks))]
     for choice in ways:
         for name, error in errors(run(given, choice, torch.bfloat16), exact).items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._dynamo.backends.debugging import aot_eager
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignvlm.connectors.mixture import Choice, mix, rows, statistics, tokens, words
+from alignvlm.connectors.mixture import Choice, mix, rows, tokens, weight_statistics, words
 from alignvlm.connectors.mixture.operators import mixture, mixture_backward, w2_statistics
 from alignvlm.connectors.mixture.problem import Problem
 
@@ -24,7 +24,7 @@ def inputs(*, known: bool, bias: bool = False, dtype: torch.dtype = torch.float3
     norm = [torch.randn(V, requires_grad=True), torch.randn(V, requires_grad=True)]
     table = torch.randn(V, D, dtype=dtype).requires_grad_()
     assert tensors[1] is not None
-    found = statistics(tensors[1].detach()) if known else (None, None)
+    found = weight_statistics(tensors[1].detach()) if known else (None, None)
     return [*tensors, *norm, table, *found, 1e-5, 4, False, 0.0]
 
 
@@ -112,7 +112,7 @@ def test_no_tensor_of_all_logits(dtype: torch.dtype) -> None:
         tokens.backward(problem, rows, size, kept, grad, needed)
     assert size * num_words == by_tokens.elements
     with Largest() as by_words:
-        known = statistics(weight)
+        known = weight_statistics(weight)
         out, kept = words.forward(problem, rows, size, known)
         centre = torch.linalg.vecdot(out, grad.float())
         words.backward(problem, rows, size, known, kept, centre, grad, needed, 0.0)

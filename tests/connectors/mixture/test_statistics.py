@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignvlm.connectors.mixture import statistics
+from alignvlm.connectors.mixture import weight_statistics
 from alignvlm.connectors.mixture.statistics import Statistics
 
 
@@ -19,7 +19,7 @@ from alignvlm.connectors.mixture.statistics import Statistics
 )
 def test_equals_numpys(size: int, width: int, seed: int) -> None:
     weight = np.random.default_rng(seed).normal(size=(size, width)) + 3
-    found = statistics(torch.from_numpy(weight))
+    found = weight_statistics(torch.from_numpy(weight))
     np.testing.assert_allclose(found.mean, weight.mean(0), rtol=1e-10)
     covariance = np.cov(weight.T, bias=True).reshape(width, width)
     np.testing.assert_allclose(found.covariance, covariance, rtol=1e-9, atol=1e-12)
@@ -28,7 +28,7 @@ def test_equals_numpys(size: int, width: int, seed: int) -> None:
 def test_a_large_mean_costs_no_digits() -> None:
     exact = torch.randn(5000, 8, dtype=torch.float64) + 1000
     weight = exact.float()
-    found = statistics(weight)
+    found = weight_statistics(weight)
     expected = torch.cov(weight.double().T, correction=0)
     torch.testing.assert_close(found.covariance.double(), expected, rtol=1e-4, atol=1e-4)
 
@@ -45,7 +45,7 @@ def test_a_large_mean_costs_no_digits() -> None:
 def test_sums_are_wide(dtype: torch.dtype, wide: torch.dtype) -> None:
     weight = torch.randn(3000, 4).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = statistics(weight)
+        found = weight_statistics(weight)
         mean, rstd = found.of_logits(torch.randn(2, 4).to(dtype), 1e-5)
     assert {t.dtype for t in (*found, mean, rstd)} == {wide}
     torch.testing.assert_close(found.mean.double(), weight.double().mean(0), rtol=1e-4, atol=1e-5)
@@ -60,7 +60,7 @@ def test_logits_have_the_statistics_that_are_said(
     torch.manual_seed(seed)
     weight = torch.randn(50, width, dtype=torch.float64) + torch.randn(width)
     hidden = torch.randn(*shape, width, dtype=torch.float64)
-    mean, rstd = statistics(weight).of_logits(hidden, 1e-5)
+    mean, rstd = weight_statistics(weight).of_logits(hidden, 1e-5)
     logits = hidden @ weight.T
     torch.testing.assert_close(mean, logits.mean(-1))
     variance = (logits - logits.mean(-1, keepdim=True)).square().mean(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignvlm.connectors.mixture import rows, statistics, words
+from alignvlm.connectors.mixture import rows, weight_statistics, words
 from alignvlm.connectors.mixture.problem import Problem
 
 
@@ -17,7 +17,7 @@ def test_the_centre_is_subtracted_before_the_gradient_of_p_is_rounded(dtype: tor
     problem = Problem(
         hidden, weight, None, None, torch.zeros(40).to(problem_dtype(dtype)), table, 1e-5
     )
-    known = statistics(weight)
+    known = weight_statistics(weight)
     _, kept = words.forward(problem, rows, 16, known)
     logits = hidden.double() @ weight.double().T
     probs = torch.nn.functional.layer_norm(logits, (40,)).softmax(-1)

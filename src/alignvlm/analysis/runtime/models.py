@@ -69,7 +69,7 @@ def choose_variants(names: Sequence[str] | None, vocab_size: int) -> dict[str, d
     for name in names:
         if name == "align_pruned":
             num_words = min(NUM_PRUNED_WORDS, vocab_size)
-            variants[f"align (pruned to {num_words} words)"] = _pruned(num_words)
+            variants[name] = _pruned(num_words)
         else:
             variants[name] = {"name": name}
     return variants

@@ -117,13 +117,12 @@ def tables(results: dict[str, list[Row]]) -> list[Table]:
     found: list[Table] = [
         (
             "Cost of a connector",
-            ("connector", "tokens", "parameters", "s a page (range)", "tokens/s", "peak GB",
-             "x mlp"),
+            ("connector", "tokens", "params", "s a page (range)", "tokens/s", "peak GB", "x mlp"),
             [_cost_line(row) for row in rows],
         ),
         (
             "Until the first new token",
-            ("connector", "s (range)", "connector, ms", "share of time", "share of FLOPs"),
+            ("connector", "s (range)", "its ms", "of the time", "of the FLOPs"),
             [_first_token_line(row) for row in rows],
         ),
     ]  # fmt: skip
@@ -147,17 +146,17 @@ def _cost_line(row: Row) -> list[str]:
         row["connector"],
         str(row["num_visual_tokens"]),
         f"{row['num_parameters'] / 1e6:.2f} M",
-        _spread(row, "seconds", "seconds"),
+        _spread(row, "seconds", "seconds", digits=2),
         f"{row['tokens_per_s']:.1f}",
         f"{row['peak_gb']:.2f}",
-        _shown(row["times_mlp"], 3),
+        _shown(row["times_mlp"], 2),
     ]
 
 
 def _first_token_line(row: Row) -> list[str]:
     return [
         row["connector"],
-        _spread(row, "first_token_s", "first_token_s"),
+        _spread(row, "first_token_s", "first_token_s", digits=2),
         f"{row['connector_s'] * 1e3:.2f}",
         f"{row['connector_share']:.1%}",
         f"{row['flops_share']:.1%}",
@@ -192,7 +191,7 @@ def _exponent_line(row: Row) -> list[str]:
     ]
 
 
-def _spread(row: Row, middle: str, ends: str, digits: int = 3) -> str:
+def _spread(row: Row, middle: str, ends: str, digits: int) -> str:
     """The number and in brackets the least and the most."""
     low, high = row[f"{ends}_min"], row[f"{ends}_max"]
     return f"{row[middle]:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from alignvlm.connectors.mixture.choice import CHUNK_BY, IMPLEMENTATIONS, Choice
 from alignvlm.connectors.mixture.mix import mix
-from alignvlm.connectors.mixture.statistics import Statistics, statistics
+from alignvlm.connectors.mixture.statistics import Statistics, weight_statistics
 from alignvlm.connectors.mixture.vocabulary_norm import VocabularyNorm
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "Statistics",
     "VocabularyNorm",
     "mix",
-    "statistics",
+    "weight_statistics",
 ]

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from alignvlm.connectors.mixture import rows, tokens, words
 from alignvlm.connectors.mixture.problem import Kept, Problem
-from alignvlm.connectors.mixture.statistics import Statistics, autocast_off
-from alignvlm.connectors.mixture.statistics import statistics as statistics_of
+from alignvlm.connectors.mixture.statistics import Statistics, autocast_off, weight_statistics
 
 _TENSORS = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor? gamma, Tensor? beta, Tensor table, "
@@ -36,8 +35,8 @@ def _kernels(fused: bool) -> Any:
     "alignvlm::w2_statistics", mutates_args=(), schema="(Tensor weight) -> (Tensor, Tensor)"
 )
 def w2_statistics(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`statistics.statistics` as an operator."""
-    found = statistics_of(weight)
+    """`statistics.weight_statistics` as an operator."""
+    found = weight_statistics(weight)
     return found.mean, found.covariance
 
 
@@ -83,21 +82,8 @@ def mixture(
 
 
 @mixture.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    table: Tensor,
-    mean_row: Tensor | None,
-    covariance: Tensor | None,
-    eps: float,
-    chunk: int,
-    fused: bool,
-    negligible: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    problem = Problem(hidden, weight, bias, gamma, beta, table, eps)
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem, mean_row = Problem._make([*arguments[:6], 0.0]), arguments[6]
     out = problem.empty_output()
     return (out if mean_row is None else out.to(problem.wide)), *Kept.empty(problem)
 

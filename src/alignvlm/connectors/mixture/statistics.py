@@ -47,7 +47,7 @@ class Statistics(NamedTuple):
         return mean.reshape(hidden.shape[:-1]), rstd.reshape(hidden.shape[:-1])
 
 
-def statistics(weight: Tensor) -> Statistics:
+def weight_statistics(weight: Tensor) -> Statistics:
     """The statistics of W2 [V, D], in float32 (float64 for float64), 2VD^2 operations.
 
     The rows are centred before they are multiplied, which loses no digits to a large mean.
