@@ -151,7 +151,7 @@ def _show(results: dict[str, Any]) -> None:
 
     console = Console(highlight=False, markup=False)
     for title, head, lines in tables(results):
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
         table.add_column(head[0], no_wrap=True)
         for name in head[1:]:
             table.add_column(name, justify="right", no_wrap=True)

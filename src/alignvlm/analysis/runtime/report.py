@@ -117,7 +117,7 @@ def tables(results: dict[str, list[Row]]) -> list[Table]:
     found: list[Table] = [
         (
             "Cost of a connector",
-            ("connector", "tokens", "params", "s a page (range)", "tokens/s", "peak GB", "x mlp"),
+            ("connector", "tokens", "params", "s a page (range)", "tok/s", "peak GB", "x mlp"),
             [_cost_line(row) for row in rows],
         ),
         (
@@ -128,7 +128,7 @@ def tables(results: dict[str, list[Row]]) -> list[Table]:
     ]  # fmt: skip
     compared = [row for row in rows if row["paper_seconds"] is not None]
     if compared:
-        head = ("connector", "s", "paper", "tokens/s", "paper", "peak GB", "paper")
+        head = ("connector", "s", "paper", "tok/s", "paper", "peak GB", "paper")
         title = "Beside Table 7 of the paper (Llama-3.2-3B, another machine and other pages)"
         found.append((title, head, [_paper_line(row) for row in compared]))
     if results["scaling"]:
