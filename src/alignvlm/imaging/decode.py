@@ -11,15 +11,16 @@ This is the only module that calls `PIL.Image.open`.
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from os import PathLike
-from typing import Final, final
+from typing import IO, Final, final
 
 from PIL import Image
 
@@ -32,6 +33,8 @@ __all__ = [
     "PDF_MAX_SIDE_PX",
     "Document",
     "Page",
+    "decode_image",
+    "image_size",
     "load_pages",
     "on_paper",
     "open_document",
@@ -47,7 +50,11 @@ PDF_MAX_SIDE_PX: Final = 2000
 """Longest side of a drawn PDF page; A4 and US letter at 150 dpi stay below it."""
 
 _STRIP_PX = 4_000_000
+_HEAD_BYTES = 1024
 _ORIENTATION_TAG = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
+# Chunks of a PNG from which PIL takes an orientation, by type and beginning.
+_PNG_ORIENTATIONS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe.xmp")
 _UPRIGHT = {  # EXIF 2.32, tag Orientation: what brings each value to 1
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -141,6 +148,76 @@ def open_document(
 
         return PdfDocument(data, source, limits, dpi=pdf_dpi, max_side_px=pdf_max_side_px)
     return ImageDocument(data, source, limits, kind)
+
+
+def image_size(file: IO[bytes], source: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(width, height) of an image file as `decode_image` would return it, from its header.
+
+    Args:
+        file: its content, which can be read from any place.
+        source: its name, for messages.
+        limits: what to accept.
+
+    Raises:
+        UnsupportedImageError: not an image of an accepted format, or its header is damaged.
+        LimitError: it is larger than `limits` allow.
+    """
+    file.seek(0)
+    kind = _image_kind(file.read(_HEAD_BYTES), source)
+    import_module(f"PIL.{SIGNATURES[kind].plugin}")
+    with decoding(quoted(source), f"{kind} image"):
+        decode_all = kind == "PNG" and _orientation_follows_pixels(file)
+        file.seek(0)
+        image = Image.open(file, formats=[kind])
+        width, height = image.size
+        check_page_size(width, height, source, 1, limits)
+        if kind == "PNG" and not decode_all:
+            # What PIL's PNG class adds to this method is the decoding of all pixels.
+            orientation = _orientation(image, Image.Image.getexif)
+        else:
+            orientation = _orientation(image)
+    # PIL itself turns a TIFF, and says its upright size beforehand.
+    return (height, width) if orientation in _ON_ITS_SIDE and kind != "TIFF" else (width, height)
+
+
+def decode_image(data: bytes, source: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The image in a file's content, the first one of several: RGB and upright.
+
+    It is decoded in this process, as `open_document` does.
+
+    Raises:
+        UnsupportedImageError: not an image of an accepted format, or damaged.
+        LimitError: it is larger than `limits` allow.
+    """
+    document = ImageDocument(data, source, limits, _image_kind(data, source))
+    image = document.page(1)
+    with decoding(quoted(source), "image"):
+        page = on_paper(image, quoted(source))
+    page.info.clear()  # whoever sees the EXIF data again would turn it again
+    return page
+
+
+def _image_kind(data: bytes, source: str) -> str:
+    kind = sniff(data, source)
+    if kind not in SIGNATURES:
+        raise UnsupportedImageError(
+            f"{quoted(source)} is a {kind} file where an image is expected: save its page as PNG"
+        )
+    return kind
+
+
+def _orientation_follows_pixels(file: IO[bytes]) -> bool:
+    """Whether a PNG says how it is turned only after its pixels."""
+    file.seek(8)
+    pixels_seen = False
+    while len(head := file.read(8)) == 8:
+        length, chunk = int.from_bytes(head[:4], "big"), head[4:]
+        pixels_seen = pixels_seen or chunk == b"IDAT"
+        beginning = file.read(min(length, 24))
+        if pixels_seen and (chunk + beginning).startswith(_PNG_ORIENTATIONS):
+            return True
+        file.seek(length - len(beginning) + 4, os.SEEK_CUR)
+    return False
 
 
 @final
@@ -265,8 +342,11 @@ def on_paper(image: Image.Image, subject: str) -> Image.Image:
     return paper
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(
+    image: Image.Image, getexif: Callable[[Image.Image], Image.Exif] | None = None
+) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        exif = image.getexif() if getexif is None else getexif(image)
+        return int(exif.get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata is no reason to refuse the pixels
         return 1

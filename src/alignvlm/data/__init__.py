@@ -1,0 +1,1 @@
+"""Samples to train on: formats on disk, their mixture, and what is wrong with a file."""

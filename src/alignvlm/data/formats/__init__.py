@@ -1,0 +1,1 @@
+"""What rows of the known data sets say, as conversations with images."""

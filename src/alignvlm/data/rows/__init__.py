@@ -1,0 +1,1 @@
+"""Files of rows, read by number: JSON, parquet, arrow, and tar shards."""
