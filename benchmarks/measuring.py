@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from alignvlm.analysis.web import write_atomically
-from alignvlm.evaluation.environment import environment
+from alignvlm.environment import environment
 
 Rows = list[dict[str, Any]]
 

@@ -89,7 +89,7 @@ def _measure(
         write_results,
     )
     from alignvlm.inference.hardware import choose_dtype
-    from alignvlm.inference.loading import quiet
+    from alignvlm.model.compat import quiet
 
     variants = choose_variants(names, workload.vocab_size)
     scalable = [name for name in names or () if name != "align_pruned"] or list(_SCALED)
@@ -110,7 +110,7 @@ def _facts(workload: Workload, runner: Runner, dtype: Any) -> dict[str, Any]:
     """Where and how the measurement was made."""
     import torch
 
-    from alignvlm.evaluation.environment import environment
+    from alignvlm.environment import environment
     from alignvlm.inference.hardware import describe
 
     return {

@@ -105,11 +105,11 @@ def _measure(
     """Measure, and write the results; returns their paths."""
     import torch
 
-    from alignvlm.evaluation.environment import environment
+    from alignvlm.environment import environment
     from alignvlm.evaluation.measure import measure as run
     from alignvlm.evaluation.report import summarise, write_results
     from alignvlm.inference.hardware import choose_dtype
-    from alignvlm.inference.loading import quiet
+    from alignvlm.model.compat import quiet
     from alignvlm.training.labels import cell_labels
 
     dtype = choose_dtype(torch.device("cpu"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alignvlm.evaluation import environment as module
-from alignvlm.evaluation.environment import commit, environment
+from alignvlm import environment as module
+from alignvlm.environment import commit, environment
 
 
 def test_facts_are_there_and_can_be_stored() -> None:

@@ -1,4 +1,4 @@
-"""Where a measurement was made: commit, machine, threads and versions."""
+"""Where a measurement was made or a model trained: commit, machine, threads and versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import torch
 
 import alignvlm
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "faker", "rapidfuzz",
-             "rapidocr", "onnxruntime")  # fmt: skip
+__all__ = ["commit", "environment"]
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy", "pillow",
+             "faker", "rapidfuzz", "rapidocr", "onnxruntime")  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
