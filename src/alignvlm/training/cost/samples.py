@@ -1,0 +1,143 @@
+"""What the data of a run are like: how many samples, tiles and tokens, before anything is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from alignvlm.data.sources import open_source
+from alignvlm.errors import ConfigurationError, InputError
+from alignvlm.imaging.tiling import Tiling, num_tiles
+from alignvlm.training.configuration import DataPart, RunConfig
+
+__all__ = ["KNOWN", "Assumed", "Samples", "samples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumed:
+    """A typical sample of a source, and how many there are.
+
+    Attributes:
+        num_samples: where it is known.
+        page_px: (width, height) of an image.
+        text_tokens: of the whole conversation.
+    """
+
+    num_samples: int | None = None
+    page_px: tuple[int, int] = (1240, 1754)
+    text_tokens: int = 200
+
+
+# Sizes are those of the paper or of the published data; typical samples are estimates, to be
+# replaced by what `alignvlm data check` counts in the real files.
+KNOWN: Mapping[str, Assumed] = MappingProxyType(
+    {
+        # "we retrieved 8.1M pairs" (3.3); web photos with a caption
+        "cc12m": Assumed(num_samples=8_100_000, page_px=(640, 480), text_tokens=50),
+        # "BigDocs-7.5M" (3.3); scanned pages with OCR, tables, questions
+        "bigdocs": Assumed(num_samples=7_500_000, page_px=(1240, 1754), text_tokens=400),
+        # 570 thousand rows of DocDownstream-1.0; pages, charts, photos with short answers
+        "docdownstream": Assumed(num_samples=570_000, page_px=(1240, 1754), text_tokens=80),
+        # 2,095,733 rows of the train split of VCR-wiki, English
+        "vcr": Assumed(num_samples=2_095_733, page_px=(300, 400), text_tokens=150),
+        # "LLaVA-558K" (5.2.2), 558,128 rows
+        "llava_pretrain": Assumed(num_samples=558_128, page_px=(512, 384), text_tokens=60),
+        # "LLaVA-NeXT-779K" (5.2.2), 779,289 rows
+        "llava_next": Assumed(num_samples=779_289, page_px=(640, 480), text_tokens=350),
+        # Easy pages of the generator with all their questions
+        "synth": Assumed(page_px=(384, 384), text_tokens=120),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """A run's samples on average.
+
+    Attributes:
+        num_steps: optimizer steps.
+        epoch_size: samples of an epoch; None where the data have no end.
+        tiles, text_tokens: of one sample.
+    """
+
+    num_steps: int
+    epoch_size: int | None
+    tiles: float
+    text_tokens: float
+
+
+def samples(
+    run: RunConfig,
+    tiling: Mapping[str, Any] | None,
+    *,
+    tiles: float | None = None,
+    text_tokens: float | None = None,
+    num_samples: int | None = None,
+) -> Samples:
+    """What a run sees.
+
+    Args:
+        run: the run.
+        tiling: of the model; None for a model that has none of ours, whose images count as one.
+        tiles: of a sample, in place of what is assumed.
+        text_tokens: of a sample, in place of what is assumed.
+        num_samples: of an epoch, in place of what is known.
+
+    Raises:
+        ConfigurationError: nobody knows how many samples there are.
+    """
+    known = [KNOWN.get(part.source, Assumed()) for part in run.data]
+    needs_sizes = num_samples is None and (run.num_steps is None or len(known) > 1)
+    sizes = [_size(part) if needs_sizes else 1 for part in run.data]
+    weights = [size if part.weight is None else part.weight
+               for part, size in zip(run.data, sizes, strict=True)]  # fmt: skip
+    shares = [weight / sum(weights) for weight in weights]
+    if num_samples is not None:
+        epoch: float | None = num_samples
+    elif not needs_sizes:
+        epoch = None
+    else:
+        # As in alignvlm.data.mixture: with weights, until the first source has been seen once.
+        epoch = sum(sizes) if run.data[0].weight is None else sizes[0] / shares[0]
+    cut = None if tiling is None else Tiling(**tiling)
+    tiles_of = [1 if cut is None else num_tiles(*sample.page_px, cut) for sample in known]
+    limit = run.batches.max_text_tokens
+    text_of = [min(sample.text_tokens, limit) for sample in known]
+    return Samples(
+        num_steps=_num_steps(run, epoch),
+        epoch_size=None if epoch is None else round(epoch),
+        tiles=tiles if tiles is not None else _mean(shares, tiles_of),
+        text_tokens=text_tokens if text_tokens is not None else _mean(shares, text_of),
+    )
+
+
+def _mean(shares: Sequence[float], values: Sequence[float]) -> float:
+    return sum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def _num_steps(run: RunConfig, epoch: float | None) -> int:
+    if run.num_steps is not None:
+        return run.num_steps
+    assert epoch is not None  # sizes are asked for unless the steps are given
+    return max(1, math.ceil(round(run.epochs * epoch) / run.batches.num_samples))
+
+
+def _size(part: DataPart) -> int:
+    """Samples of a source: known, or counted in its files."""
+    known = KNOWN.get(part.source)
+    if known is not None and known.num_samples is not None:
+        return known.num_samples
+    if part.path is None and not part.options.get("num_pages"):
+        raise ConfigurationError(
+            f"The source {part.source} has no end, so an epoch has none either: set num_steps"
+        )
+    try:
+        return len(open_source(part.source, part.path, part.options))
+    except InputError as error:
+        raise ConfigurationError(
+            f"Nobody knows how many samples {part.source} at {part.path!r} has: put its files "
+            "there (docs/data.md), or say it with --samples"
+        ) from error

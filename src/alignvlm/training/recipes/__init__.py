@@ -1,0 +1,58 @@
+"""Recipes by name: functions that return a `RunConfig`, every value followed by where it is from.
+
+A value's comment is the paper's words in quotes, with their place, or "not stated:" and why it was
+chosen. Values that are not given are the defaults of `alignvlm.training.configuration`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from alignvlm.errors import ConfigurationError
+from alignvlm.training.configuration import RunConfig
+from alignvlm.training.recipes import base_vlm, low_resource, one_card, paper, smol
+
+__all__ = ["find", "names"]
+
+Recipe = Callable[[], RunConfig]
+
+_RECIPES: dict[str, Recipe] = {
+    "llama-3.2-1b-stage1": paper.llama_3_2_1b_stage1,
+    "llama-3.2-1b-stage2": paper.llama_3_2_1b_stage2,
+    "llama-3.2-1b-stage3": paper.llama_3_2_1b_stage3,
+    "llama-3.2-3b-stage1": paper.llama_3_2_3b_stage1,
+    "llama-3.2-3b-stage2": paper.llama_3_2_3b_stage2,
+    "llama-3.2-3b-stage3": paper.llama_3_2_3b_stage3,
+    "llama-3.1-8b-stage1": paper.llama_3_1_8b_stage1,
+    "llama-3.1-8b-stage2": paper.llama_3_1_8b_stage2,
+    "llama-3.1-8b-stage3": paper.llama_3_1_8b_stage3,
+    "llama-3.2-3b-vcr": paper.llama_3_2_3b_vcr,
+    "low-resource-pretrain": low_resource.pretrain,
+    "low-resource-finetune": low_resource.finetune,
+    "base-vlm-stage2": base_vlm.stage2,
+    "base-vlm-stage3": base_vlm.stage3,
+    "llama-3.2-3b-lora": one_card.llama_3_2_3b_lora,
+    "llama-3.2-3b-qlora": one_card.llama_3_2_3b_qlora,
+    "smol": smol.smol,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that `find` knows."""
+    return tuple(_RECIPES)
+
+
+def find(name: str) -> Recipe:
+    """The recipe of this name: call it for its `RunConfig`.
+
+    Raises:
+        ConfigurationError: there is none; the message names the nearest.
+    """
+    if name not in _RECIPES:
+        close = difflib.get_close_matches(name, _RECIPES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ConfigurationError(
+            f"There is no recipe {name!r}{hint}: use one of {', '.join(_RECIPES)}"
+        )
+    return _RECIPES[name]

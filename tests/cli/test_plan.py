@@ -1,0 +1,84 @@
+"""`alignvlm plan`: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+
+from alignvlm.cli import plan, terminal
+
+
+def run(*arguments: str) -> int:
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    plan.register(app)
+    app.callback()(lambda: None)
+    with terminal.session() as session:
+        try:
+            app(args=["plan", *arguments], prog_name="alignvlm")
+        except SystemExit as end:
+            session.status = end.code if isinstance(end.code, int) else 1
+    return session.status
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "last"),
+    [
+        (["llama-3.1-8b-stage3"], 0, "It fits: "),
+        (["llama-3.1-8b-stage2", "--gpus", "64", "--memory", "80GiB"], 0, "It fits: "),
+        (["llama-3.2-3b-lora", "--gpus", "1", "--memory", "23GB"], 1, "--set "),
+        (["smol", "--gpus", "1", "--memory", "2.5GB"], 1, "That is not enough"),
+    ],
+)
+def test_text(
+    arguments: list[str], status: int, last: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == status
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert "…" not in printed.out
+    assert lines[0].startswith(arguments[0])
+    assert last in lines[-1]
+    for word in ("trained", "steps", "recomputed layer", "activations", "ALIGN", "run, FLOPs"):
+        assert word in printed.out or (word == "recomputed layer" and arguments[0] == "smol")
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--tiles", "1", "--text-tokens", "50", "--samples", "800", "--json"]
+    assert run("smol", "--gpus", "1", "--set", "num_steps=none", *options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples"] == {
+        "num_steps": 100, "epoch_size": 800, "tiles": 1.0, "text_tokens": 50.0,
+    }  # fmt: skip
+    assert found["step"]["visual_tokens"] == 8 * 1152
+    assert found["fits"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["smoll"], "did you mean smol?"),
+        (["smol", "--set", "rates.lm=1"], "did you mean rates.llm?"),
+        (["smol", "--memory", "much"], "write it as 80GB or 24GiB"),
+        (["smol", "--memory", "0GB"], "write it as 80GB or 24GiB"),
+        (["smol", "--set", "num_steps=none"], "set num_steps"),
+        (["smol", "--set", "model.connector.name=alig"], "There is no connector 'alig'"),
+        (["smol", "--set", "model.tiling.max_tilez=3"], "max_tilez"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Error: ") and said in printed.err
+    assert printed.err.count("\n") == 1
