@@ -16,6 +16,7 @@ from alignvlm.errors import ConfigurationError, WeightsError
 from alignvlm.inference import loading
 from alignvlm.inference.answerer import ModelAnswerer
 from alignvlm.inference.loading import find_model, load_model, load_processor
+from alignvlm.model import compat
 
 CPU = torch.device("cpu")
 
@@ -147,7 +148,7 @@ def test_quiet_restores_what_was_set() -> None:
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with loading.quiet():
+    with compat.quiet():
         assert not logging.is_progress_bar_enabled()
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 

@@ -1,6 +1,10 @@
-"""Fonts for the tests that draw pages; without any on the machine these are skipped."""
+"""What the tests train, importable by name, and fonts for those that draw pages."""
 
 from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +19,14 @@ def fonts() -> list[Font]:
         return find_fonts("train")
     except MissingDependencyError:
         pytest.skip("no fonts on this machine: bash scripts/get_fonts.sh")
+
+
+def _load(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+for _name in ("tiny_task", "tiny_vlm"):
+    _load(_name)

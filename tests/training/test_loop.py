@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
@@ -9,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_task as tiny
 import torch
 
 from alignvlm.errors import ConfigurationError, TrainingError
-from alignvlm.training.loop import learning_rate_at, train
+from alignvlm.training.loop import train
+from alignvlm.training.schedule import learning_rate_at
+from alignvlm.training.task import Loss
 from alignvlm.training.tracking import read_log
 
 HERE = str(Path(__file__).parent)
-_spec = importlib.util.spec_from_file_location("tiny_task", Path(HERE) / "tiny_task.py")
-tiny = importlib.util.module_from_spec(_spec)
-sys.modules["tiny_task"] = tiny
-_spec.loader.exec_module(tiny)
-
 # Losses of the tiny task, CPU, float32: a change that is not meant to move numbers leaves them.
 GOLDEN = Path(__file__).with_name("golden_tiny.json")
 
@@ -113,7 +110,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     task = tiny.TinyTask()
-    task.loss = lambda batch: (next(task.module.parameters()).sum() * float("nan"), {})
+    task.loss = lambda batch: Loss(next(task.module.parameters()).sum() * float("nan"), 1, {})
     with pytest.raises(TrainingError, match="At step 1 the loss is nan"):
         train(task, tiny.tiny_config(), tmp_path)
     assert not list(tmp_path.glob("step-*"))
@@ -122,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     task = tiny.TinyTask()
     weight = next(task.module.parameters())
-    task.loss = lambda batch: ((weight * 0).sum().sqrt(), {})  # 0, with a gradient of 0 * inf
+    task.loss = lambda batch: Loss((weight * 0).sum().sqrt(), 1, {})  # 0, gradient 0 * inf
     with pytest.raises(TrainingError, match="norm nan"):
         train(task, tiny.tiny_config(), tmp_path)
 
@@ -144,10 +141,7 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     """With no gradient at all, decay is the only thing that moves a parameter."""
     task = tiny.TinyTask()
     before = [p.detach().clone() for p in task.module.parameters()]
-    task.loss = lambda batch: (
-        sum((p * 0).sum() for p in task.module.parameters()),
-        {},
-    )
+    task.loss = lambda batch: Loss(sum((p * 0).sum() for p in task.module.parameters()), 1, {})
     train(task, tiny.tiny_config(num_steps=1, weight_decay=0.5), tmp_path)
     moved = [not torch.equal(a, b) for a, b in zip(before, task.module.parameters(), strict=True)]
     assert moved == [True, False, True, False]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignvlm.training.loop import Source, Task, TrainConfig
+from alignvlm.training.schedule import TrainConfig
+from alignvlm.training.task import IndexedTask, Loss, Source
 
 
 class TinySource(Source):
@@ -23,7 +24,7 @@ class TinySource(Source):
         return {"inputs": torch.stack(inputs), "targets": torch.stack(targets)}
 
 
-class TinyTask(Task):
+class TinyTask(IndexedTask):
     """Two layers with dropout, so that the random state matters too."""
 
     def __init__(self) -> None:
@@ -38,9 +39,9 @@ class TinyTask(Task):
     def source(self) -> Source:
         return TinySource()
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
         error = self._module(batch["inputs"]).squeeze(-1) - batch["targets"]
-        return error.pow(2).mean(), {"largest": error.abs().max().item()}
+        return Loss(error.pow(2).sum(), len(error), {"largest": (error.abs().max().item(), 1.0)})
 
     def learning_rate_factor(self, name: str) -> float:
         return 0.5 if name.startswith("0.") else 1.0

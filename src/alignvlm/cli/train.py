@@ -1,65 +1,65 @@
-"""`alignvlm train`: the default model's stages, one command each, and their export."""
+"""`alignvlm train`: a recipe, changed where the user says so, until its last step."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignvlm.cli.terminal import DebugOption
 
+if TYPE_CHECKING:
+    from alignvlm.training.schedule import TrainConfig
+    from alignvlm.training.task import Task
+
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add `train` to the application."""
-    group = typer.Typer(
-        help="Train the default model, stage by stage.", no_args_is_help=True, rich_markup_mode=None
-    )
-    for command in (read, answer, export):
-        group.command()(command)
-    app.add_typer(group, name="train")
+    """Add `train` and `export` to the application."""
+    app.command()(train)
+    app.command()(export)
 
 
-_Run = Annotated[Path, typer.Option("--run", help="Run folder; an unfinished run goes on.")]
-_Budget = Annotated[str, typer.Option("--budget", help="cpu or gpu.")]
-_Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")]
-_Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Another number of steps than the budget's.")
-]
-_Rate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Another peak than the budget's.")
-]
-
-
-def read(
-    run: _Run = Path("runs/read"),
-    budget: _Budget = "cpu",
-    threads: _Threads = 2,
-    steps: _Steps = None,
-    learning_rate: _Rate = None,
-    pdfs: Annotated[
-        Path | None,
-        typer.Option("--pdfs", help="PDFs for a fifth of the tiles, see scripts/get_pdfs.sh."),
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="A recipe, or read or answer, the default model's stages; none: list them.",
+        ),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", help="Run folder; an unfinished run goes on.", show_default="runs/RECIPE"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. rates.llm=1e-5; repeat."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, or a number, e.g. cuda:1.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")] = 2,
     debug: DebugOption = False,
 ) -> None:
-    """Stage 1: encoder and connector learn to read."""
-    _train("read", run, budget, threads, steps, learning_rate, pdfs)
+    """Train by a recipe; every setting of it can be changed, `alignvlm plan` says what it costs."""
+    from alignvlm.training.recipes import names
+    from alignvlm.training.stages import STAGES
 
+    if recipe is None:
+        typer.echo("\n".join((*STAGES, *names())))
+        return
+    import torch
 
-def answer(
-    run: _Run = Path("runs/answer"),
-    budget: _Budget = "cpu",
-    threads: _Threads = 2,
-    steps: _Steps = None,
-    learning_rate: _Rate = None,
-    debug: DebugOption = False,
-) -> None:
-    """Stage 2: the language model learns to answer."""
-    _train("answer", run, budget, threads, steps, learning_rate)
+    from alignvlm.inference.hardware import choose_device
+
+    torch.set_num_threads(threads)
+    chosen = str(choose_device(device))
+    _train(recipe, run or Path("runs") / recipe, settings or [], chosen)
 
 
 def export(
@@ -70,38 +70,48 @@ def export(
     ),
     debug: DebugOption = False,
 ) -> None:
-    """Write the trained weights as the files that the package ships."""
+    """Write the default model's two stages as the files that the package ships."""
     from alignvlm.training.stages import export as write
 
     typer.echo(write(read_run, answer_run, target))
 
 
-def _train(
-    name: str,
-    run: Path,
-    budget: str,
-    threads: int,
-    steps: int | None,
-    rate: float | None,
-    pdfs: Path | None = None,
-) -> None:
-    import torch
+def _train(recipe: str, run: Path, settings: list[str], device: str) -> None:
+    from alignvlm.training.loop import train as run_loop
+    from alignvlm.training.report import write_report
 
-    from alignvlm.inference.hardware import choose_device
-    from alignvlm.training.loop import train
-    from alignvlm.training.stages import num_trained, stage
+    task, config, max_bad_share = _open(recipe, settings, device)
+    _announce(recipe, task, config, run)
+    done = run_loop(task, config, run, max_bad_share=max_bad_share)
+    report = write_report(run)
+    typer.echo(f"{done} of {config.num_steps} steps done in {run}: see {report}", err=True)
 
-    torch.set_num_threads(threads)
-    task, config = stage(name, budget, pdfs)
-    choose_device(config.device)
-    if steps is not None:
-        config = replace(config, num_steps=steps)
-    if rate is not None:
-        config = replace(config, learning_rate=rate)
+
+def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainConfig, float]:
+    from alignvlm.training.overrides import apply
+    from alignvlm.training.recipes import find
+    from alignvlm.training.runs import open_run
+    from alignvlm.training.stages import STAGES, stage_task
+
+    if recipe in STAGES:
+        config = apply(STAGES[recipe], [f"device={device}", *settings])
+        return stage_task(recipe, config), config, 0.0
+    resolved = apply(find(recipe)(), settings)
+    return *open_run(resolved, device), resolved.max_bad_share
+
+
+def _announce(recipe: str, task: Task, config: TrainConfig, run: Path) -> None:
+    """What trains, on stderr, as a table."""
+    from alignvlm.training.optimizer import trained_parts
+
+    lines: list[tuple[Any, ...]] = [("part", "parameters", "trained", "learning rate")]
+    for part in trained_parts(task, config):
+        rate = "frozen" if part.learning_rate is None else f"{part.learning_rate:.2g}"
+        lines.append((part.part, f"{part.num_parameters:,}", f"{part.num_trained:,}", rate))
+    for name, total, trained, rate in lines:
+        typer.echo(f"{name:<16}{total:>16}{trained:>16}{rate:>16}", err=True)
     typer.echo(
-        f"{name}: {num_trained(task.module) / 1e6:.1f} M parameters, steps: {config.num_steps}, "
-        f"samples a step: {config.batch_size}, device: {config.device}, log: {run / 'log.jsonl'}",
+        f"{recipe}: {config.num_steps} steps of {config.batch_size} samples on {config.device}, "
+        f"log: {run / 'log.jsonl'}",
         err=True,
     )
-    done = train(task, config, run)
-    typer.echo(f"{done} of {config.num_steps} steps done, checkpoint in {run}", err=True)

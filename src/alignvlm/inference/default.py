@@ -127,7 +127,7 @@ def _assemble(folder: Path, base: Path) -> None:
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    from alignvlm.inference.loading import quiet
+    from alignvlm.model.compat import quiet
     from alignvlm.model.processing import AlignVLMProcessor
 
     with quiet():

@@ -5,9 +5,6 @@ A model that is on this machine is never asked for on the network.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 
     from alignvlm.model import AlignVLMForConditionalGeneration, AlignVLMProcessor
 
-__all__ = ["find_model", "load_model", "load_processor", "quiet"]
+__all__ = ["find_model", "load_model", "load_processor"]
 
 HUB_TIMEOUT_S: Final = 5.0
 # No pickles are fetched, nor what other frameworks need.
@@ -66,6 +63,8 @@ def load_processor(folder: Path) -> AlignVLMProcessor:
     from alignvlm.model import AlignVLMProcessor
 
     try:
+        from alignvlm.model.compat import quiet
+
         with quiet():
             return AlignVLMProcessor.from_pretrained(folder, local_files_only=True)
     except AlignVLMError:
@@ -100,25 +99,9 @@ def load_model(
     return _load(ensure_default_model(), device, dtype)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide transformers' bars and reports: what goes wrong is raised, in one sentence."""
-    from transformers.utils import logging as transformers_logging
-
-    bar = transformers_logging.is_progress_bar_enabled()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
-
-
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from alignvlm.model import AlignVLM
+    from alignvlm.model.compat import quiet
 
     with quiet():
         # mypy takes a class that refuses to be made for a function.

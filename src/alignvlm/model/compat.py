@@ -6,6 +6,9 @@ moves one of these, only this module changes.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ __all__ = [
     "local_folder",
     "make_flat_list_of_images",
     "model_class",
+    "quiet",
     "strict",
     "where_options",
 ]
@@ -63,3 +67,20 @@ def local_folder(source: str | PathLike[str], file_name: str, **where: Any) -> P
     except OSError:
         return Path(source, where.get("subfolder") or "")
     return Path(path).parent
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide transformers' bars and reports: what goes wrong is raised, in one sentence."""
+    from transformers.utils import logging as transformers_logging
+
+    bar = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()

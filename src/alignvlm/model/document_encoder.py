@@ -10,6 +10,8 @@ a package index, and characters of 12 px need cells smaller than a patch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +19,8 @@ from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
+
+from alignvlm.errors import ConfigurationError
 
 # (channels in, channels out, vertical stride, squeeze-and-excitation) of each block, as in
 # PP-OCRv6's small recogniser; the horizontal stride stays 4 from the stem on.
@@ -38,8 +42,9 @@ class DocumentEncoderConfig(PreTrainedConfig):
 
     Args:
         tile_px: side S of a square tile; a multiple of 16.
-        cell_height_px, cell_width_px: size of the page area behind one visual feature.
-        hidden_size: d, the width of a visual feature.
+        cell_height_px, cell_width_px: size of the page area behind one visual feature; multiples
+            of 8 and 4, the trunk's own cells. Larger cells put the features of theirs side by side.
+        hidden_size: d, the width of a visual feature, over all the trunk's cells behind it.
         num_context_layers: convolution blocks after the trunk.
         context_kernel: their kernel (rows, columns) in cells.
     """
@@ -52,6 +57,25 @@ class DocumentEncoderConfig(PreTrainedConfig):
     hidden_size: int = 192
     num_context_layers: int = 3
     context_kernel: tuple[int, int] | list[int] = (3, 9)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        rows, columns = self.merged_cells
+        fits = self.cell_height_px % 8 == 0 and self.cell_width_px % 4 == 0
+        fits = fits and self.tile_px % self.cell_height_px == 0
+        fits = fits and self.tile_px % self.cell_width_px == 0 and self.tile_px % 16 == 0
+        if not fits or self.hidden_size % (rows * columns):
+            raise ConfigurationError(
+                f"The document encoder cannot cut tiles of {self.tile_px} px into cells of "
+                f"{self.cell_height_px} x {self.cell_width_px} px of width {self.hidden_size}: "
+                "take cells of a multiple of 8 x 4 px that divide the tile, a tile of a multiple "
+                "of 16 px, and a width that divides by the number of 8 x 4 px parts of a cell"
+            )
+
+    @property
+    def merged_cells(self) -> tuple[int, int]:
+        """Rows and columns of the trunk's cells behind one visual feature."""
+        return max(1, self.cell_height_px // 8), max(1, self.cell_width_px // 4)
 
     @property
     def num_rows(self) -> int:
@@ -167,7 +191,7 @@ class _ContextLayer(nn.Module):
 
 
 class DocumentEncoder(PreTrainedModel):
-    """Tiles to visual features, one for each cell of 8 x 4 px.
+    """Tiles to visual features, one for each cell, by default of 8 x 4 px.
 
     Convolutions see across tile borders: the tiles of one image are laid out on their grid again
     before they are encoded, so no character is cut at a seam.
@@ -187,7 +211,7 @@ class DocumentEncoder(PreTrainedModel):
 
     def __init__(self, config: DocumentEncoderConfig) -> None:
         super().__init__(config)
-        width = config.hidden_size
+        width = config.hidden_size // (config.merged_cells[0] * config.merged_cells[1])
         self.trunk = Trunk()
         self.fine = nn.Conv2d(192, width, 1)
         self.coarse = nn.Conv2d(384, width, 1)
@@ -212,7 +236,8 @@ class DocumentEncoder(PreTrainedModel):
                 without it every tile is an image of its own.
 
         Returns:
-            `last_hidden_state` [T, N, d], N = (S / 8) * (S / 4), row-major inside each tile.
+            `last_hidden_state` [T, N, d], N = (S / cell height) * (S / cell width), row-major
+            inside each tile.
         """
         if grids is None or all(tuple(grid) == (1, 1) for grid in grids):
             return BaseModelOutput(last_hidden_state=self._cells(pixel_values, (1, 1)))
@@ -233,6 +258,7 @@ class DocumentEncoder(PreTrainedModel):
             x = layer(x)
         x = self.norm(x.permute(0, 2, 3, 1))
         rows, columns = self.config.num_rows, self.config.num_columns
+        x = _merge(x, self.config.merged_cells)
         x = x.unflatten(1, (grid[0], rows)).unflatten(3, (grid[1], columns))
         return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, rows * columns, x.shape[-1])
 
@@ -245,6 +271,14 @@ class DocumentEncoder(PreTrainedModel):
             # Start as the identity, so that training begins from the trunk's own features.
             nn.init.zeros_(module.compress.weight)
             nn.init.zeros_(module.compress.bias)
+
+
+def _merge(x: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Features [B, rows, columns, c] of the trunk's cells, side by side within larger ones."""
+    if cells == (1, 1):
+        return x
+    x = x.unflatten(1, (-1, cells[0])).unflatten(3, (-1, cells[1]))
+    return x.permute(0, 1, 3, 2, 4, 5).flatten(3)
 
 
 AutoConfig.register(DocumentEncoderConfig.model_type, DocumentEncoderConfig, exist_ok=True)

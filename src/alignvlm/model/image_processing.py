@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class AlignVLMImageProcessor(BaseImageProcessor):
         self._tiling()  # wrong options fail here, not at the first page
 
     def preprocess(
-        self, images: Any, return_tensors: str | None = None, **_: object
+        self,
+        images: Any,
+        return_tensors: str | None = None,
+        max_tiles: int | None = None,
+        **_: object,
     ) -> BatchFeature:
         """Cut and normalise images.
 
@@ -49,6 +54,7 @@ class AlignVLMImageProcessor(BaseImageProcessor):
             images: one image or a (nested) list: PIL, uint8 arrays or tensors [H, W, 3] or
                 [3, H, W], or paths of local files, whose first page is taken.
             return_tensors: "pt", "np" or None.
+            max_tiles: of an image's grid, where it is to be fewer than the tiling allows.
             _: settings of other image processors; tiles have one size and one normalisation.
 
         Returns:
@@ -60,7 +66,8 @@ class AlignVLMImageProcessor(BaseImageProcessor):
             UsageError: an address instead of a file.
         """
         pages = make_flat_list_of_images(self.fetch_images(images))
-        cut = [split(to_rgb(page), self._tiling()) for page in pages]
+        tiling = self._tiling(max_tiles)
+        cut = [split(to_rgb(page), tiling) for page in pages]
         tiles = np.concatenate([page for page, _ in cut])
         mean = np.asarray(self.image_mean, dtype=np.float32)
         std = np.asarray(self.image_std, dtype=np.float32)
@@ -72,9 +79,14 @@ class AlignVLMImageProcessor(BaseImageProcessor):
         }
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def num_tiles(self, height: int, width: int) -> int:
-        """T of one image of this size in pixels."""
-        return num_tiles(width, height, self._tiling())
+    @property
+    def max_tiles(self) -> int:
+        """Most tiles of one image's grid, the thumbnail not counted."""
+        return self._tiling().max_tiles
+
+    def num_tiles(self, height: int, width: int, max_tiles: int | None = None) -> int:
+        """T of one image of this size in pixels; `max_tiles` as in `preprocess`."""
+        return num_tiles(width, height, self._tiling(max_tiles))
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Opens the paths in a nested list; images stay what they are. Nothing is downloaded."""
@@ -89,8 +101,11 @@ class AlignVLMImageProcessor(BaseImageProcessor):
             )
         return next(load_pages(image_url_or_urls)).image
 
-    def _tiling(self) -> Tiling:
-        return Tiling(**self.tiling)
+    def _tiling(self, max_tiles: int | None = None) -> Tiling:
+        tiling = Tiling(**self.tiling)
+        if max_tiles is None:
+            return tiling
+        return replace(tiling, max_tiles=min(max_tiles, tiling.max_tiles))
 
 
 def to_rgb(image: Any) -> Image.Image:

@@ -158,24 +158,55 @@ class AlignVLMProcessor(ProcessorMixin):
             UsageError: nobody answers.
             ConfigurationError: the template rewrites earlier messages when later ones come.
         """
+        ids, labels = self.training_text(conversation)
         images = [image for message in conversation for image in _images(message)]
+        tiles = self.image_processor(images) if images else {}
+        ids, labels = self.expand_placeholders(ids, labels, tiles.get("tile_grids", ()))
+        data = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], "labels": [labels], **tiles}
+        return BatchFeature(data, tensor_type="pt")
+
+    def training_text(self, conversation: Messages) -> tuple[list[int], list[int]]:
+        """Ids and labels of a finished conversation, each image one placeholder still.
+
+        No image is looked at. See `training_example` for the labels and the errors.
+        """
         ids: list[int] = []
         labels: list[int] = []
-        pictures: list[BatchFeature] = []
         for text, is_answer in self._turns(conversation):
-            count = text.count(self.image_token)
-            here, images = images[:count], images[count:]
-            options = {"add_special_tokens": False} if ids else {}
-            piece = self(images=here or None, text=text, **options)
-            new = list(piece["input_ids"][0])
+            starts = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
+            marked = {"sanitize_control_tokens": True} if BREAK_MARK in text else {}
+            plain = bool(ids) or starts  # the template has written the start of the text
+            new = self.tokenizer(text, add_special_tokens=not plain, **marked)["input_ids"]
             ids += new
             labels += self._labels(new) if is_answer else [IGNORED_LABEL] * len(new)
-            pictures += [piece] if here else []
-        data: dict[str, Any] = {"input_ids": [ids], "attention_mask": [[1] * len(ids)]}
-        data["labels"] = [labels]
-        for name in ("pixel_values", "tile_grids") if pictures else ():
-            data[name] = np.concatenate([piece[name] for piece in pictures])
-        return BatchFeature(data, tensor_type="pt")
+        return ids, labels
+
+    def expand_placeholders(
+        self, ids: list[int], labels: list[int], tile_grids: Any
+    ) -> tuple[list[int], list[int]]:
+        """Ids and labels in which each image has a placeholder for every visual token.
+
+        Args:
+            ids: with one placeholder an image.
+            labels: of the ids.
+            tile_grids: (rows, columns, thumbnail) of each image, in their order.
+
+        Raises:
+            UsageError: there are more or fewer placeholders than images.
+        """
+        places = [place for place, token in enumerate(ids) if token == self.image_token_id]
+        if len(places) != len(tile_grids):
+            raise UsageError(
+                f"The conversation has {len(places)} image placeholders and {len(tile_grids)} "
+                "images: give each image its place in a message"
+            )
+        long_ids, long_labels, start = [], [], 0
+        for place, grid in zip(places, tile_grids, strict=True):
+            count = self._num_placeholders(grid)
+            long_ids += ids[start:place] + [self.image_token_id] * count
+            long_labels += labels[start:place] + [IGNORED_LABEL] * count
+            start = place + 1
+        return long_ids + ids[start:], long_labels + labels[start:]
 
     def _turns(self, conversation: Messages) -> list[tuple[str, bool]]:
         """The rendered conversation in pieces: prompt, answer, prompt, answer, ..."""
@@ -205,10 +236,12 @@ class AlignVLMProcessor(ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: object) -> str:
         """The run of placeholders that takes the place of the one in the text."""
-        rows, cols, thumbnail = np.asarray(image_inputs["tile_grids"])[image_idx].tolist()
+        return self.image_token * self._num_placeholders(image_inputs["tile_grids"][image_idx])
+
+    def _num_placeholders(self, tile_grid: Any) -> int:
+        rows, cols, thumbnail = np.asarray(tile_grid).tolist()
         grid = TileGrid(rows=rows, cols=cols, thumbnail=bool(thumbnail))
-        count = num_visual_tokens(grid.num_tiles, self.placeholders_per_tile)
-        return self.image_token * count
+        return num_visual_tokens(grid.num_tiles, self.placeholders_per_tile)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: list[tuple[int, int]] | None = None, **_: object

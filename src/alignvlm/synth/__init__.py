@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from alignvlm.synth.dataset import write_dataset
 from alignvlm.synth.fonts import ALPHABET, Font, Split, find_fonts
-from alignvlm.synth.generate import KINDS, generate, stream
+from alignvlm.synth.generate import ALL_KINDS, KINDS, generate, stream
 from alignvlm.synth.lines import text_tile
 from alignvlm.synth.page import Glyph, Line, Page, Question
 
 __all__ = [
+    "ALL_KINDS",
     "ALPHABET",
     "KINDS",
     "Font",

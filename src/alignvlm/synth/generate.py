@@ -14,6 +14,7 @@ from alignvlm.synth.kinds import (
     form,
     invoice,
     letter,
+    note,
     receipt,
     statement,
     table,
@@ -21,7 +22,7 @@ from alignvlm.synth.kinds import (
 )
 from alignvlm.synth.page import Page
 
-__all__ = ["KINDS", "generate", "stream"]
+__all__ = ["ALL_KINDS", "KINDS", "generate", "stream"]
 
 _DRAW: dict[str, Callable[[int, Split], Page]] = {
     "easy": easy.draw,
@@ -33,16 +34,19 @@ _DRAW: dict[str, Callable[[int, Split], Page]] = {
     "table": table.draw,
     "chart": chart.draw,
     "text": text.draw,
+    "note": note.draw,
 }
-KINDS: tuple[str, ...] = tuple(_DRAW)
-"""The document kinds."""
+ALL_KINDS: tuple[str, ...] = tuple(_DRAW)
+"""Every kind that can be asked for by its name."""
+KINDS: tuple[str, ...] = tuple(kind for kind in _DRAW if kind != "note")
+"""The document kinds: what is drawn, trained on and measured where no kind is named."""
 
 
 def generate(kind: str, seed: int, split: Split = "train", strength: float = 0.5) -> Page:
     """One page with questions: the same for the same arguments, fonts and word list.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `ALL_KINDS`.
         seed: any integer; the two splits make different pages of it.
         split: `"train"`, or `"heldout"` for fonts and layouts that training never sees.
         strength: of the degradations: 0 for a clean page, 1 for a mediocre scan at worst.
@@ -52,7 +56,7 @@ def generate(kind: str, seed: int, split: Split = "train", strength: float = 0.5
         MissingDependencyError: faker or every font is missing.
     """
     if kind not in _DRAW:
-        raise ConfigurationError(f"There is no document kind {kind!r}: use {', '.join(KINDS)}")
+        raise ConfigurationError(f"There is no document kind {kind!r}: use {', '.join(ALL_KINDS)}")
     page = _DRAW[kind](seed, split)
     return degrade(page, Random(f"degrade/{kind}/{split}/{seed}"), strength)
 

@@ -94,7 +94,7 @@ class Page:
         image: the picture.
         lines: every run of text, in reading order.
         questions: questions with answers.
-        kind: document kind, one of `alignvlm.synth.KINDS` or `"tile"` or `"pdf"`.
+        kind: document kind, one of `alignvlm.synth.ALL_KINDS` or `"tile"` or `"pdf"`.
         seed: what it was made from; with the kind and the split it makes the page again.
         font: family of the main font.
     """

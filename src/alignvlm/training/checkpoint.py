@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignvlm.errors import WeightsError
+from alignvlm.errors import TrainingError, WeightsError
 from alignvlm.weights.cache import atomic_folder, is_complete
 
 _FOLDER = re.compile(r"step-(\d{8})")
@@ -44,19 +44,33 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
 
     The folder is written under another name and renamed when every byte is on disk, so a kill at
     any instant leaves the previous checkpoint untouched.
+
+    Raises:
+        TrainingError: the disk is full or not writable; older checkpoints are as they were.
     """
     target = run_folder / f"step-{checkpoint.step:08d}"
     for leftover in run_folder.glob(".step-*.part"):  # of a run that was killed while saving
         shutil.rmtree(leftover, ignore_errors=True)
-    with atomic_folder(target) as folder:
-        save_file(_contiguous(checkpoint.weights), folder / "weights.safetensors")
-        save_file(_contiguous(checkpoint.optimizer), folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(
-            json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1), "utf-8"
-        )
+    try:
+        with atomic_folder(target) as folder:
+            _write(folder, checkpoint)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"The checkpoint of step {checkpoint.step} cannot be written to {run_folder} "
+            f"({getattr(error, 'strerror', None) or error}): free some space and run the same "
+            "command again, it goes on from the checkpoint before"
+        ) from error
     for old in _folders(run_folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    save_file(_contiguous(checkpoint.weights), folder / "weights.safetensors")
+    save_file(_contiguous(checkpoint.optimizer), folder / "optimizer.safetensors")
+    (folder / "state.json").write_text(
+        json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1), "utf-8"
+    )
 
 
 def latest(run_folder: Path) -> Checkpoint | None:
@@ -96,16 +110,18 @@ def optimizer_tensors(
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: Mapping[nn.Parameter, str]
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    names: Mapping[nn.Parameter, str],
+    spread: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    """Inverse of `optimizer_tensors`; tensors go to the device of their parameter."""
+    """Inverse of `optimizer_tensors`; `spread` lays a whole tensor out as its parameter is."""
     parameters = {name: parameter for parameter, name in names.items()}
     for entry, value in tensors.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
         # AdamW keeps its step counter on the CPU unless it is fused.
-        device = "cpu" if key == "step" else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
+        optimizer.state[parameter][key] = value if key == "step" else spread(value, parameter)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

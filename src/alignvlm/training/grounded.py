@@ -24,7 +24,7 @@ from alignvlm.synth.crop import random_crop
 from alignvlm.synth.degrade import degrade
 from alignvlm.synth.pdf_pages import PdfPages
 from alignvlm.training.labels import IGNORED, cell_labels
-from alignvlm.training.loop import Source, Task
+from alignvlm.training.task import IndexedTask, Loss, Source
 
 # The recogniser's weights already know letters: they move slower than the new layers.
 TRUNK_RATE = 0.3
@@ -108,7 +108,7 @@ class GroundedSource(Source):
         return random_crop(page, rng, self._tile_px)
 
 
-class GroundedTask(Task):
+class GroundedTask(IndexedTask):
     """Encoder and connector under the grounded cross-entropy."""
 
     def __init__(self, encoder: DocumentEncoder, connector: Align, source: GroundedSource) -> None:
@@ -129,8 +129,12 @@ class GroundedTask(Task):
         """The pretrained trunk moves at `TRUNK_RATE`."""
         return TRUNK_RATE if name.startswith("vision_model.trunk.") else 1.0
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy over all labelled cells, empty ones included.
+    def part(self, name: str) -> str:
+        """The trunk apart from the encoder's new layers."""
+        return "trunk" if name.startswith("vision_model.trunk.") else name.partition(".")[0]
+
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """Cross-entropy of all labelled cells, empty ones included.
 
         The probabilities stay calibrated that way, and reading adds them up (model/reading.py).
         """
@@ -139,11 +143,11 @@ class GroundedTask(Task):
         logits = self._module["connector"].vocab_logits(features)
         labels = batch["labels"]
         loss = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         with torch.no_grad():
             says = logits.argmax(-1)
             text = labels > 0
-            right = (says == labels)[text].float()
-        # A batch of blank tiles has no accuracy.
-        return loss, {"accuracy": right.mean().item()} if len(right) else {}
+            right = (says == labels)[text]
+        weight = int((labels != IGNORED).sum())
+        return Loss(loss, weight, {"accuracy": (float(right.sum()), float(right.numel()))})

@@ -29,8 +29,8 @@ from alignvlm.model.condense import load_plain_tokenizer
 from alignvlm.synth import generate
 from alignvlm.synth.page import Page
 from alignvlm.training.labels import IGNORED, labelled_reading
-from alignvlm.training.loop import Source, Task
 from alignvlm.training.noise import misread
+from alignvlm.training.task import IndexedTask, Loss, Source
 
 # Every matrix of the language model's layers; the embedding stays as it is, ALIGN mixes its rows.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -180,7 +180,7 @@ class InstructSource(Source):
         return load_plain_tokenizer(self._folder), control
 
 
-class InstructTask(Task):
+class InstructTask(IndexedTask):
     """A language model with LoRA under the loss of its answers."""
 
     def __init__(self, language_model: nn.Module, source: InstructSource) -> None:
@@ -197,8 +197,12 @@ class InstructTask(Task):
         """Pages as text."""
         return self._source
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy of the answers' tokens."""
+    def part(self, name: str) -> str:
+        """Adapters and the frozen language model."""
+        return "adapter" if "lora_" in name else "llm"
+
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """Cross-entropy of the answers' tokens."""
         hidden = self._module.model(
             input_ids=batch["input_ids"],
             position_ids=batch["positions"],
@@ -208,9 +212,11 @@ class InstructTask(Task):
         labels = batch["labels"]
         answers = labels != IGNORED
         logits = self._module.lm_head(hidden[answers]).float()
-        loss = functional.cross_entropy(logits, labels[answers])
-        right = (logits.detach().argmax(-1) == labels[answers]).float().mean()
-        return loss, {"accuracy": right.item(), "tokens": float(labels.numel())}
+        loss = functional.cross_entropy(logits, labels[answers], reduction="sum")
+        right = float((logits.detach().argmax(-1) == labels[answers]).sum())
+        weight = int(answers.sum())
+        metrics = {"accuracy": (right, float(weight)), "tokens": (float(labels.numel()), 1.0)}
+        return Loss(loss, weight, metrics)
 
 
 def add_lora(language_model: nn.Module, rank: int, alpha: int) -> nn.Module:

@@ -10,14 +10,12 @@ setting follows is said beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignvlm.connectors.align import Align
 from alignvlm.errors import ConfigurationError, WeightsError
@@ -33,7 +31,8 @@ from alignvlm.training.instruct import (
     add_lora,
     prompt_parts,
 )
-from alignvlm.training.loop import Task, TrainConfig
+from alignvlm.training.schedule import TrainConfig
+from alignvlm.training.task import Task
 from alignvlm.weights.cache import atomic_folder
 from alignvlm.weights.ppocr import load_trunk
 from alignvlm.weights.smollm2 import ensure_smollm2, load_smollm2
@@ -62,57 +61,42 @@ ANSWER_KINDS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How long each stage trains.
-
-    Attributes:
-        read, answer: loop settings of the two stages.
-    """
-
-    read: TrainConfig
-    answer: TrainConfig
-
-
-# "cpu" is what the shipped weights were trained with, one thread a stage: 1.3 and 1.6 hours.
-# "gpu" is sized for an hour on one card and not yet run.
-BUDGETS: dict[str, Budget] = {
-    "cpu": Budget(
-        read=TrainConfig(
-            num_steps=1250, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
-        ),
-        answer=TrainConfig(
-            num_steps=650,
-            batch_size=3,
-            learning_rate=6e-4,
-            warmup_steps=20,
-            weight_decay=0.0,
-            checkpoint_every=25,
-            seed=2,
-        ),
+# What `alignvlm train` knows under these names, beside the recipes. "read" and "answer" are what
+# the shipped weights were trained with, one thread each: 1.3 and 1.6 hours. Those for a GPU are
+# sized for an hour on one card and not yet run.
+STAGES: dict[str, TrainConfig] = {
+    "read": TrainConfig(
+        num_steps=1250, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
     ),
-    "gpu": Budget(
-        read=TrainConfig(
-            num_steps=12000,
-            batch_size=16,
-            learning_rate=1e-3,
-            warmup_steps=200,
-            checkpoint_every=500,
-            seed=1,
-            num_workers=12,
-            device="cuda",
-        ),
-        answer=TrainConfig(
-            num_steps=6000,
-            batch_size=12,
-            learning_rate=4e-4,
-            warmup_steps=100,
-            weight_decay=0.0,
-            checkpoint_every=500,
-            seed=2,
-            num_workers=8,
-            device="cuda",
-        ),
+    "answer": TrainConfig(
+        num_steps=650,
+        batch_size=3,
+        learning_rate=6e-4,
+        warmup_steps=20,
+        weight_decay=0.0,
+        checkpoint_every=25,
+        seed=2,
+    ),
+    "read-gpu": TrainConfig(
+        num_steps=12000,
+        batch_size=16,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        checkpoint_every=500,
+        seed=1,
+        num_workers=12,
+        device="cuda",
+    ),
+    "answer-gpu": TrainConfig(
+        num_steps=6000,
+        batch_size=12,
+        learning_rate=4e-4,
+        warmup_steps=100,
+        weight_decay=0.0,
+        checkpoint_every=500,
+        seed=2,
+        num_workers=8,
+        device="cuda",
     ),
 }
 
@@ -162,26 +146,23 @@ def answer_task(seed: int) -> InstructTask:
     return InstructTask(add_lora(language_model, LORA_RANK, LORA_ALPHA), source)
 
 
-def stage(name: str, budget: str, pdfs: Path | None = None) -> tuple[Task, TrainConfig]:
-    """The task and the loop settings of a stage; `pdfs` as in `read_task`, for that stage alone.
+def stage_task(name: str, config: TrainConfig) -> Task:
+    """What a stage of `STAGES` trains; `config.data` is `read_task`'s folder of PDFs.
 
     Raises:
-        ConfigurationError: there is no such stage or budget.
+        ConfigurationError: there is no such stage, or it takes no data.
+        InputError: there is no PDF.
     """
-    tasks: dict[str, Callable[[int], Task]] = {
-        "read": lambda seed: read_task(seed, pdfs),
-        "answer": answer_task,
-    }
-    if name not in tasks:
-        raise ConfigurationError(f"There is no stage {name!r}: choose one of {', '.join(tasks)}")
-    if budget not in BUDGETS:
+    kind = name.partition("-")[0]
+    if name not in STAGES:
+        raise ConfigurationError(f"There is no stage {name!r}: choose one of {', '.join(STAGES)}")
+    if kind == "read":
+        return read_task(config.seed, None if config.data is None else Path(config.data))
+    if config.data is not None:
         raise ConfigurationError(
-            f"There is no budget {budget!r}: choose one of {', '.join(BUDGETS)}"
+            f"The stage {name!r} draws its own pages and takes no data: leave data out"
         )
-    config: TrainConfig = getattr(BUDGETS[budget], name)
-    if name == "read" and pdfs is not None:
-        config = replace(config, data=str(pdfs))
-    return tasks[name](config.seed), config
+    return answer_task(config.seed)
 
 
 def export(read_run: Path, answer_run: Path, target: Path) -> Path:
@@ -262,8 +243,3 @@ def _settings(vocabulary: list[int]) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-
-
-def num_trained(module: nn.Module) -> int:
-    """Parameters that a stage moves."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

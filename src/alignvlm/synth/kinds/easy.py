@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from alignvlm.synth import content
@@ -11,15 +12,37 @@ from alignvlm.synth.fonts import Split
 from alignvlm.synth.kinds.base import Context, extraction, finish, new_context, pick_template
 from alignvlm.synth.page import Canvas, Page
 
-__all__ = ["draw"]
+__all__ = ["Sheet", "draw", "draw_on"]
 
-_TILE_PX = 384
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """The size of a page.
+
+    Attributes:
+        side_px: its width, and its largest height.
+        font_px: smallest and largest print.
+        num_lines: fewest and most lines of `Key: value`.
+    """
+
+    side_px: int
+    font_px: tuple[int, int]
+    num_lines: tuple[int, int]
+
+
+_SHEET = Sheet(side_px=384, font_px=(20, 36), num_lines=(3, 8))
 
 
 def draw(seed: int, split: Split) -> Page:
     """An easy page: at most 384 x 384 px, text of 20-36 px."""
-    context = new_context("easy", seed, split, (20, 36))
-    return pick_template(context, (_plain, _aligned, _framed, _titled), split)(context)
+    return draw_on(_SHEET, "easy", seed, split)
+
+
+def draw_on(sheet: Sheet, kind: str, seed: int, split: Split) -> Page:
+    """A page of `Key: value` lines of this size."""
+    context = new_context(kind, seed, split, sheet.font_px)
+    layouts = [partial(layout, sheet=sheet) for layout in (_plain, _aligned, _framed, _titled)]
+    return pick_template(context, layouts, split)(context)
 
 
 def _value(context: Context, key: str) -> str:
@@ -71,50 +94,51 @@ class _Layout:
     title: bool = False
 
 
-def _plain(context: Context) -> Page:
+def _plain(context: Context, sheet: Sheet) -> Page:
     """Key, colon and value on one line after another."""
-    return _draw(context, _Layout())
+    return _draw(context, _Layout(), sheet)
 
 
-def _aligned(context: Context) -> Page:
+def _aligned(context: Context, sheet: Sheet) -> Page:
     """The values in a column of their own."""
-    return _draw(context, _Layout(aligned=True))
+    return _draw(context, _Layout(aligned=True), sheet)
 
 
-def _framed(context: Context) -> Page:
+def _framed(context: Context, sheet: Sheet) -> Page:
     """Every line in a box."""
-    return _draw(context, _Layout(framed=True))
+    return _draw(context, _Layout(framed=True), sheet)
 
 
-def _titled(context: Context) -> Page:
+def _titled(context: Context, sheet: Sheet) -> Page:
     """A heading over a rule, then the lines."""
-    return _draw(context, _Layout(title=True, aligned=context.rng.random() < 0.5))
+    return _draw(context, _Layout(title=True, aligned=context.rng.random() < 0.5), sheet)
 
 
-def _draw(context: Context, layout: _Layout) -> Page:
-    rng, style = context.rng, context.style
+def _draw(context: Context, layout: _Layout, sheet: Sheet) -> Page:
+    rng, style, side = context.rng, context.style, sheet.side_px
     px = style.font_px
     pitch = px * rng.uniform(1.25, 1.9)
     left, top = rng.randint(6, 20), rng.randint(4, 14)
     used = top + (pitch if layout.title else 0)
-    num = rng.randint(3, max(3, min(8, int((_TILE_PX - 8 - used) / pitch))))
-    height = min(_TILE_PX, round(used + pitch * num + rng.randint(6, 40)))
-    canvas = context.canvas(_TILE_PX, height)
+    fewest, most = sheet.num_lines
+    num = rng.randint(fewest, max(fewest, min(most, int((side - 8 - used) / pitch))))
+    height = min(side, round(used + pitch * num + rng.randint(6, 40)))
+    canvas = context.canvas(side, height)
     keys = rng.sample(sorted((*_MAKERS, *_DATED)), num)
     if layout.title:
         canvas.text(left, top + px, rng.choice(_TITLES), style.bold, px, style.accent)
-        canvas.rule(left, top + pitch - 2, _TILE_PX - left, top + pitch - 2, style.accent)
+        canvas.rule(left, top + pitch - 2, side - left, top + pitch - 2, style.accent)
     label_font = style.bold if layout.framed or rng.random() < 0.2 else style.body
     stop = max(canvas.measure(f"{key}:", label_font, px) for key in keys)
     questions = []
     for index, key in enumerate(keys):
         row = used + pitch * index
         if layout.framed:
-            canvas.box(left - 4, row, _TILE_PX - 4, row + pitch, outline=style.accent)
+            canvas.box(left - 4, row, side - 4, row + pitch, outline=style.accent)
         y = row + 0.5 * pitch + 0.33 * px
         end = canvas.text(left, y, f"{key}:", label_font, px, style.ink)
         x = left + stop + 0.5 * px if layout.aligned else end + 0.35 * px
-        value = _fitting(context, canvas, key, _TILE_PX - 8 - x)
+        value = _fitting(context, canvas, key, side - 8 - x)
         canvas.text(x, y, value, style.body, px, style.ink)
         questions.append(extraction(context, _NAMES.get(key, key.lower()), value))
     return finish(context, canvas, questions)

@@ -1,0 +1,110 @@
+"""From a run's configuration to what the loop takes: a task and its settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from alignvlm.data.mixture import Mixture
+from alignvlm.data.sources import open_source
+from alignvlm.model.processing import AlignVLMProcessor
+from alignvlm.training.batches import MixtureBatches
+from alignvlm.training.configuration import RunConfig, check_device
+from alignvlm.training.encoding import Encoder
+from alignvlm.training.foreign import ForeignEncoder
+from alignvlm.training.models import build_model
+from alignvlm.training.overrides import to_json
+from alignvlm.training.schedule import TrainConfig
+from alignvlm.training.vlm import VLMTask
+
+__all__ = ["num_steps", "open_mixture", "open_run", "train_config"]
+
+# A tile costs a vision encoder about what so many tokens cost a language model of its size class:
+# 729 patches through 0.4 billion parameters against tokens through 1 to 8 billion.
+_TILE_COST_TOKENS = 200.0
+
+
+def open_run(config: RunConfig, device: str) -> tuple[VLMTask, TrainConfig]:
+    """The task and the loop's settings of a run.
+
+    Args:
+        config: the resolved recipe.
+        device: "cpu" or "cuda", with a number or without.
+
+    Raises:
+        ConfigurationError: the configuration cannot run here, or its data are no mixture.
+        InputError: data are missing.
+        WeightsError: the model cannot be loaded.
+    """
+    check_device(config, device.partition(":")[0])
+    mixture = open_mixture(config)
+    settings = train_config(config, mixture.epoch_size, device)
+    model, processor = build_model(config.model, config.lora, config.seed)
+    encoder: Any
+    batches = config.batches
+    if isinstance(processor, AlignVLMProcessor):
+        encoder = Encoder(processor, batches)
+        if processor.placeholders_per_tile is None:  # condensed: lengths are known too late to pack
+            batches = replace(batches, pack=False)
+    else:
+        encoder, batches = ForeignEncoder(processor, batches), replace(batches, pack=False)
+    made = MixtureBatches(mixture, encoder, batches, _TILE_COST_TOKENS)
+    recipe = json.loads(to_json(config))
+    return VLMTask(model, processor, made, config.rates, recipe), settings
+
+
+def open_mixture(config: RunConfig) -> Mixture:
+    """The data of a run, mixed and ordered."""
+    parts = [
+        (open_source(part.source, part.path, part.options), part.weight) for part in config.data
+    ]
+    return Mixture(parts, config.seed)
+
+
+def num_steps(config: RunConfig, epoch_size: int) -> int:
+    """Optimizer steps of a run; a last step that is not full takes samples of the next epoch."""
+    if config.num_steps is not None:
+        return config.num_steps
+    return max(1, -(-round(config.epochs * epoch_size) // config.batches.num_samples))
+
+
+def train_config(config: RunConfig, epoch_size: int, device: str) -> TrainConfig:
+    """The loop's settings.
+
+    Args:
+        config: the resolved recipe.
+        epoch_size: samples of one pass over the mixture.
+        device: where to train.
+    """
+    steps = num_steps(config, epoch_size)
+    rates = [rate for rate in asdict(config.rates).values() if rate]
+    # Room of a row may change when a run goes on, for it changes no gradient.
+    batches = {k: v for k, v in asdict(config.batches).items()
+               if k not in ("max_tokens", "max_tiles", "pack")}  # fmt: skip
+    samples = {
+        "model": asdict(config.model), "data": [asdict(part) for part in config.data],
+        "batches": batches, "rates": asdict(config.rates),
+        "lora": config.lora and asdict(config.lora),
+    }  # fmt: skip
+    return TrainConfig(
+        num_steps=steps,
+        batch_size=config.batches.num_samples,
+        learning_rate=max(rates, default=0.0),
+        warmup_steps=round(config.optimizer.warmup_ratio * steps),
+        schedule=config.optimizer.schedule,
+        weight_decay=config.optimizer.weight_decay,
+        betas=config.optimizer.betas,
+        eps=config.optimizer.eps,
+        clip_norm=config.optimizer.clip_norm,
+        checkpoint_every=config.checkpoint_every,
+        keep=config.keep,
+        seed=config.seed,
+        num_workers=config.num_workers,
+        precision=config.precision,
+        device=device,
+        sharding=config.sharding,
+        inspect_every=config.inspect_every,
+        trackers=config.trackers,
+        data=json.dumps(samples, sort_keys=True, default=str),
+    )

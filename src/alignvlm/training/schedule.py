@@ -1,0 +1,70 @@
+"""How long and how fast a run goes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["TrainConfig", "learning_rate_at"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how fast and on what to train.
+
+    Attributes:
+        num_steps: optimizer steps in all.
+        batch_size: samples a step, over all processes.
+        learning_rate: peak; reached after `warmup_steps`, then down to zero as `schedule` says.
+        schedule: "cosine", "linear" or "constant".
+        weight_decay: of matrices; norms, biases and ALIGN's gain and bias are never decayed.
+        clip_norm: largest global norm of the gradient.
+        checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep: checkpoints that stay.
+        seed: of the samples and of everything random in the model.
+        num_workers: processes that make samples; the result does not depend on it.
+        precision: "float32" or "bfloat16" (autocast; weights stay as they are).
+        device: where to train.
+        sharding: "none", "fsdp2" or "zero3": what several processes share.
+        inspect_every: steps between looks at the model's health, 0: never.
+        evaluate_every: steps between evaluations, 0: never.
+        trackers: names of `alignvlm.training.trackers`.
+        data: what else the samples depend on, e.g. a folder; written down so that a run cannot go
+            on with another one.
+    """
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 50
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    checkpoint_every: int = 100
+    keep: int = 2
+    seed: int = 0
+    num_workers: int = 1
+    precision: str = "bfloat16"
+    device: str = "cpu"
+    sharding: Literal["none", "fsdp2", "zero3"] = "none"
+    inspect_every: int = 0
+    evaluate_every: int = 0
+    trackers: tuple[str, ...] = ()
+    data: str | None = None
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """The rate of the step that follows `step` done ones: linear warm-up, then the schedule."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(1, config.num_steps - config.warmup_steps)
+    done = (step - config.warmup_steps) / span
+    left = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": 1 - done,
+        "constant": 1.0,
+    }
+    return config.learning_rate * left[config.schedule]

@@ -1,0 +1,193 @@
+"""The loss of sections 3.1 and 3.3: a language model answers about images, the parts that train.
+
+Letters: L length of a row, T tiles, D LLM width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, ProcessorMixin
+
+from alignvlm.errors import ConfigurationError
+from alignvlm.model.compat import quiet
+from alignvlm.model.modeling import AlignVLMForConditionalGeneration
+from alignvlm.model.splice import IGNORED_LABEL
+from alignvlm.training.batches import MixtureBatches
+from alignvlm.training.configuration import Rates
+from alignvlm.training.health import align_health
+from alignvlm.training.models import merged_state
+from alignvlm.training.task import Loss, MicroBatch, Share, Task
+from alignvlm.weights.cache import atomic_folder
+
+__all__ = ["VLMTask", "part_of"]
+
+# Names under which the parts of other models go in transformers.
+_VISION = ("vision", "visual", "image_encoder")
+_CONNECTOR = ("connector", "projector", "merger", "projection", "aligner")
+
+_INSPECTED_TILES = 4
+
+# Largest number of logits that the loss holds at a time.
+_LOSS_CHUNK = torch.nn.LinearCrossEntropyOptions()
+
+
+class VLMTask(Task):
+    """An image-text-to-text model under the cross-entropy of its answers.
+
+    Args:
+        model: AlignVLM's own, or any other of transformers.
+        processor: of the model; saved with it.
+        batches: where the micro-batches come from.
+        rates: peak learning rates; parts without one are frozen here.
+        recipe: the resolved recipe as JSON values, written into the run's folder.
+
+    Raises:
+        ConfigurationError: a part that shall train has no parameters.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        batches: MixtureBatches,
+        rates: Rates,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        self._recipe = recipe or {}
+        self._model, self._processor, self._batches = model, processor, batches
+        self._rates = {"vision": rates.vision, "connector": rates.connector, "llm": rates.llm}
+        self._peak = max((rate for rate in self._rates.values() if rate), default=0.0)
+        found = set()
+        adapted = any("lora_" in name for name, _ in model.named_parameters())
+        for name, parameter in model.named_parameters():
+            part = part_of(name)
+            wanted = bool(self._rates[part]) and (part != "llm" or not adapted or "lora_" in name)
+            parameter.requires_grad_(wanted and parameter.is_floating_point())
+            found |= {part} if wanted else set()
+        if missing := [part for part, rate in self._rates.items() if rate and part not in found]:
+            raise ConfigurationError(
+                f"rates.{missing[0]} is set and the model has no {missing[0]} to train: leave it "
+                "out"
+            )
+
+    @property
+    def module(self) -> nn.Module:
+        """The whole model."""
+        return self._model
+
+    def micro_batches(self, config: Any, first_step: int, share: Share) -> Iterator[MicroBatch]:
+        """See `Task.micro_batches`."""
+        return self._batches(config.num_steps, first_step, share, config.num_workers)
+
+    def learning_rate_factor(self, name: str) -> float:
+        """The rate of the part that a parameter belongs to, over the largest one."""
+        return (self._rates[part_of(name)] or 0.0) / self._peak
+
+    def part(self, name: str) -> str:
+        """See `part_of`."""
+        return part_of(name)
+
+    def recipe(self) -> dict[str, Any]:
+        """What the run was made from."""
+        return self._recipe
+
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """Cross-entropy of the answers' tokens."""
+        if not isinstance(self._model, AlignVLMForConditionalGeneration):
+            return self._loss_of_another_model(batch)
+        hidden, labels = self._hidden_states(batch)
+        targets = labels[:, 1:]
+        learned = targets != IGNORED_LABEL
+        weight = int(learned.sum())
+        states = hidden[:, :-1][learned]
+        if weight == 0:
+            return Loss(0.0 * hidden.float().sum(), 0, {})
+        head = self._model.lm_head.weight.to(states.dtype)
+        total = functional.linear_cross_entropy(
+            states, head, targets[learned], reduction="sum", options=_LOSS_CHUNK
+        )
+        return Loss(total, weight, {})
+
+    def inspect(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """The connector's health on a few tiles, under names that begin with "health/"."""
+        model = self._model
+        if not isinstance(model, AlignVLMForConditionalGeneration) or "pixel_values" not in batch:
+            return {}
+        inner = model.model
+        features = inner.get_image_features(
+            batch["pixel_values"][:_INSPECTED_TILES], return_dict=True
+        ).last_hidden_state
+        found = align_health(
+            inner.connector, features, inner.text_embeddings(), grid=model.config.feature_grid
+        )
+        return {f"health/{name}": value for name, value in found.items()}
+
+    def finish(self, run_folder: Path, whole: Callable[[Tensor], Tensor], *, writes: bool) -> None:
+        """Writes `model` in the run folder, as `from_pretrained` takes it, adapters merged."""
+        # Tied tensors are one parameter: gathered once, they stay one, and are saved as one.
+        held = self._model.state_dict(keep_vars=True)
+        once = {id(value): whole(value.detach()).cpu() for value in held.values()}
+        state = {name: once[id(value)] for name, value in held.items()}
+        if not writes or (run_folder / "model").exists():
+            return
+        with atomic_folder(run_folder / "model") as folder, quiet():
+            self._model.save_pretrained(folder, state_dict=merged_state(self._model, state))
+            self._processor.save_pretrained(folder)
+
+    def _hidden_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Last hidden states [B, L, D] and the labels [B, L] aligned with them.
+
+        A row without an image runs encoder and connector over a blank tile whose result counts
+        nothing: processes exchange the gradients of every parameter, and one that never touched
+        some of them would leave the others waiting.
+        """
+        inner = self._model.model
+        mask, labels = batch.get("attention_mask"), batch["labels"]
+        if "pixel_values" in batch:
+            spliced, _ = inner.embed_inputs(
+                batch["input_ids"], batch["pixel_values"], batch["tile_grids"], mask, labels
+            )
+            embeds, mask, labels = spliced.inputs_embeds, spliced.attention_mask, spliced.labels
+        else:
+            embeds = inner.get_input_embeddings()(batch["input_ids"])
+            embeds = embeds + self._nothing(embeds)
+        outputs = inner(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=batch.get("position_ids"),
+            use_cache=False,
+            return_dict=True,
+        )
+        return outputs.last_hidden_state, labels
+
+    def _nothing(self, like: Tensor) -> Tensor:
+        side = self._model.config.tiling["tile_px"]
+        tile = like.new_zeros(1, 3, side, side, dtype=torch.float32)
+        image = self._model.model.get_image_features(tile, return_dict=True).pooler_output[0]
+        return (0.0 * image.float().sum()).to(like.dtype)
+
+    def _loss_of_another_model(self, batch: dict[str, Tensor]) -> Loss:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits = self._model(**inputs, use_cache=False).logits
+        targets = batch["labels"][:, 1:]
+        learned = targets != IGNORED_LABEL
+        total = functional.cross_entropy(
+            logits[:, :-1][learned].float(), targets[learned], reduction="sum"
+        )
+        return Loss(total, int(learned.sum()), {})
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to: "vision", "connector" or "llm".
+
+    By the names of its modules; a connector inside the encoder, as Qwen2-VL's merger, is one.
+    """
+    if any(word in name for word in _CONNECTOR):
+        return "connector"
+    return "vision" if any(word in name for word in _VISION) else "llm"

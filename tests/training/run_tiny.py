@@ -1,0 +1,48 @@
+"""Trains the tiny model in this process, for tests that start several or end one.
+
+Arguments: run folder, then JSON: {"config": ..., "batches": ..., "samples": ..., "kill_at": ...,
+"stop_at": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny_vlm
+import torch
+
+from alignvlm.errors import AlignVLMError
+from alignvlm.training.loop import train
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    run, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    drawn = options.get("samples", {})
+    samples = tiny_vlm.DrawnSamples(
+        broken=frozenset(drawn.get("broken", ())),
+        damaged=frozenset(drawn.get("damaged", ())),
+        alternate=drawn.get("alternate", False),
+    )
+    task = tiny_vlm.make_task(samples, **options.get("batches", {}))
+    kill_at, stop_at = options.get("kill_at"), options.get("stop_at")
+
+    def on_step(step: int) -> None:
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == stop_at and int(os.environ.get("RANK", 0)) == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        train(task, tiny_vlm.config(**options.get("config", {})), run, on_step=on_step)
+    except AlignVLMError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
