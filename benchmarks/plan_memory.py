@@ -12,6 +12,9 @@ benchmarks/results/plan_memory.json and .md, on a GPU plan_memory_cuda.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,9 +61,20 @@ ON_CUDA = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    device = parser.parse_args().device
-    torch.manual_seed(0)
-    rows = [_case(device, *case) for case in (ON_CUDA if device == "cuda" else ON_CPU)]
+    parser.add_argument("--case", type=int, help="One case alone, printed as JSON.")
+    options = parser.parse_args()
+    device, cases = options.device, ON_CUDA if options.device == "cuda" else ON_CPU
+    if options.case is not None:
+        torch.manual_seed(0)
+        print(json.dumps(_case(device, *cases[options.case])))
+        return
+    rows = []
+    for number in range(len(cases)):  # each in a process of its own: memory starts empty
+        command = [sys.executable, __file__, "--device", device, "--case", str(number)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(done.stdout))
+        stated, measured = rows[-1]["stated, MB"], rows[-1]["measured, MB"]
+        print(f"{rows[-1]['run']}: {stated:,.1f} MB stated, {measured:,.1f} measured", flush=True)
     name = "plan_memory" if device == "cpu" else "plan_memory_cuda"
     what = "saved tensors of a row" if device == "cpu" else "peak of a step"
     write(Path(__file__).parent / "results" / name, facts(device), {what: rows})
@@ -81,10 +95,8 @@ def _case(
                                        max_text_tokens=text))  # fmt: skip
     model = _build(config, run, device)
     said, found = (_peak if device == "cuda" else _saved)(model, config, run, row, device)
-    label = " ".join([recipe, *settings])
-    print(f"{label}: {said / 1e6:,.1f} MB stated, {found / 1e6:,.1f} MB measured", flush=True)
     return {
-        "run": label,
+        "run": " ".join([recipe, *settings]),
         "layers": "all" if layers is None else layers,
         "tiles": tiles,
         "text tokens": text,
@@ -100,6 +112,7 @@ def _build(config: AlignVLMConfig, run: RunConfig, device: str) -> AlignVLMForCo
     with torch.device("meta"):
         model = AlignVLMForConditionalGeneration(config)
     model.to_empty(device=device)
+    model.tie_weights()
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data.zero_()
         if tensor.is_floating_point():

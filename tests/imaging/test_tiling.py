@@ -7,6 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.image_processing_utils import select_best_resolution
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
 
 from alignvlm.errors import ConfigurationError, InputError
 from alignvlm.imaging.tiling import (
@@ -21,6 +25,7 @@ from alignvlm.imaging.tiling import (
 
 CELLS = Tiling()
 CANVAS = Tiling(layout="canvas", max_upscale=2.0)
+ANYRES = Tiling(layout="anyres", pad_value=0)
 
 
 def reference_grid(width: int, height: int, side: int, limit: int, threshold: float) -> set:
@@ -95,6 +100,106 @@ def test_canvas_grid_by_hand(
     assert page_scale(width, height, tiling) == pytest.approx(scale)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "rows", "cols"),
+    [
+        (384, 384, 1, 1),
+        (1, 1, 1, 1),
+        (385, 384, 1, 2),
+        (384, 385, 2, 1),
+        (640, 480, 2, 2),
+        (512, 384, 1, 2),
+        (1240, 1754, 5, 4),  # A4 at 150 dpi: fits into 1536 x 1920
+        (1700, 2200, 6, 5),  # US letter at 200 dpi: shown at 1780 x 2304
+        (3000, 1000, 2, 6),
+        (384, 3456, 6, 1),  # 9 tiles long, and six is the limit
+        (10_000, 10_000, 6, 6),
+        (1, 5000, 1, 1),  # nothing is shown on any canvas: the smallest
+    ],
+)
+def test_anyres_grid_by_hand(width: int, height: int, rows: int, cols: int) -> None:
+    grid = choose_grid(width, height, ANYRES)
+    assert grid == TileGrid(rows=rows, cols=cols, thumbnail=True, page_px=(height, width))
+    assert num_tiles(width, height, ANYRES) == rows * cols + 1
+    assert grid.as_row() == [rows, cols, 1, height, width]
+    assert TileGrid.from_row(grid.as_row()) == grid
+
+
+def test_rows_of_other_layouts_have_no_page() -> None:
+    grid = choose_grid(640, 480, CELLS)
+    assert grid.as_row() == [2, 2, 1]
+    assert TileGrid.from_row([2, 2, 1]) == grid
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    width=st.integers(1, 9000),
+    height=st.integers(1, 9000),
+    sides=st.integers(1, 7),
+    limit=st.none() | st.integers(1, 40),
+    tile_px=st.sampled_from([28, 336, 384]),
+)
+def test_anyres_grid_is_llavas(
+    width: int, height: int, sides: int, limit: int | None, tile_px: int
+) -> None:
+    tiling = Tiling(layout="anyres", tile_px=tile_px, max_side_tiles=sides, max_grid_tiles=limit)
+    grid = choose_grid(width, height, tiling)
+    allowed = [
+        [i * tile_px, j * tile_px]
+        for i in range(1, sides + 1)
+        for j in range(1, sides + 1)
+        if limit is None or i * j <= limit
+    ]
+    expected = select_best_resolution((height, width), allowed)
+    assert (grid.rows * tile_px, grid.cols * tile_px) == expected
+    assert (
+        grid.rows * grid.cols <= tiling.largest_grid == max(i * j // tile_px**2 for i, j in allowed)
+        or limit is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("tiling", "limit", "largest"),
+    [
+        (CELLS, 4, 4), (CELLS, 20, 9), (CANVAS, 1, 1), (ANYRES, 100, 36), (ANYRES, 20, 20),
+        (Tiling(layout="anyres", max_side_tiles=2), 9, 4),
+        (Tiling(layout="anyres", max_grid_tiles=7), 9, 7),
+    ],
+)  # fmt: skip
+def test_a_limit_is_a_grids(tiling: Tiling, limit: int, largest: int) -> None:
+    limited = tiling.limited(limit)
+    assert limited.largest_grid == largest
+    assert limited.limited(10_000) == limited
+    if tiling.layout == "anyres":  # the visual tokens' limit stays
+        assert limited.max_tiles == tiling.max_tiles
+
+
+@pytest.mark.parametrize("size", [(640, 480), (30, 90), (200, 31), (1, 1), (385, 384), (5, 700)])
+def test_anyres_tiles_are_llavas(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    page = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    side = 48
+    tiles, grid = split(page, Tiling(layout="anyres", tile_px=side, pad_value=0))
+    theirs = LlavaOnevisionImageProcessorPil(
+        size={"height": side, "width": side},
+        image_grid_pinpoints=[[i * side, j * side] for i in range(1, 7) for j in range(1, 7)],
+        do_normalize=False,
+        do_rescale=False,
+    )
+    expected = theirs(page, return_tensors="np")["pixel_values"][0]
+    assert len(expected) == len(tiles) == grid.num_tiles
+    np.testing.assert_array_equal(tiles, expected.transpose(0, 2, 3, 1))
+
+
+def test_anyres_without_the_whole_page() -> None:
+    page = Image.new("RGB", (640, 480), "white")
+    tiles, grid = split(page, Tiling(layout="anyres", thumbnail=False))
+    assert grid.num_tiles == len(tiles) == 4
+    # 768 x 576 in the middle of 768 x 768: 96 rows of grey above and below.
+    assert (tiles[:2, :96] == 128).all() and (tiles[:2, 96:] == 255).all()
+    assert (tiles[2:, 288:] == 128).all() and (tiles[2:, :288] == 255).all()
+
+
 @pytest.mark.parametrize("tiling", [CELLS, CANVAS], ids=["cells", "canvas"])
 def test_ten_thousand_random_sizes(tiling: Tiling) -> None:
     rng = np.random.default_rng(0)
@@ -133,7 +238,7 @@ def test_cells_grid_is_the_references(
 @given(
     width=st.integers(1, 20_000),
     height=st.integers(1, 20_000),
-    layout=st.sampled_from(["cells", "canvas"]),
+    layout=st.sampled_from(["cells", "canvas", "anyres"]),
     limit=st.integers(1, 16),
 )
 def test_boxes_partition_the_page(width: int, height: int, layout: str, limit: int) -> None:
@@ -234,9 +339,29 @@ def test_a_page_without_pixels_is_refused(size: tuple[int, int], tiling: Tiling)
         split(Image.new("RGB", size), tiling)
 
 
-def test_cells_have_no_page_scale() -> None:
+@pytest.mark.parametrize("tiling", [CELLS, ANYRES], ids=["cells", "anyres"])
+def test_only_a_canvas_has_a_page_scale(tiling: Tiling) -> None:
     with pytest.raises(ConfigurationError, match="canvas"):
-        page_scale(10, 10, CELLS)
+        page_scale(10, 10, tiling)
+
+
+def test_anyres_boxes_say_what_a_tile_shows() -> None:
+    """A page with one dark square: it is in the tiles whose boxes hold it, at its place there."""
+    page = np.full((1000, 1600, 3), 255, dtype=np.uint8)
+    page[600:620, 1200:1220] = 0
+    tiles, grid = split(Image.fromarray(page), ANYRES)
+    (index,) = {int(i) for i in np.argwhere((tiles[1:] > 0).any((1, 2, 3)))[:, 0]} & {
+        index
+        for index, (x0, y0, x1, y1) in enumerate(tile_boxes(1600, 1000, ANYRES)[1:])
+        if x0 <= 1200 and x1 >= 1220 and y0 <= 600 and y1 >= 620
+    }
+    x0, y0, x1, _ = tile_boxes(1600, 1000, ANYRES)[1 + index]
+    dark = np.nonzero((tiles[1 + index, ..., 0] < 128) & (tiles[1 + index, ..., 0] >= 0))
+    row, col = divmod(index, grid.cols)
+    assert 0 < col < grid.cols - 1 and row > 0 and len(dark[0])
+    scale = 384 / (x1 - x0)
+    inside = [pos[(np.abs(pos - 384 / 2) < 400)] for pos in dark]
+    assert inside[1].mean() / scale + x0 == pytest.approx(1210, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +374,8 @@ def test_cells_have_no_page_scale() -> None:
         {"max_upscale": 0.0},
         {"max_upscale": math.nan},
         {"pad_value": 256},
+        {"max_side_tiles": 0},
+        {"max_grid_tiles": 0},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict) -> None:

@@ -29,6 +29,8 @@ def main() -> None:
         damaged=frozenset(drawn.get("damaged", ())),
         alternate=drawn.get("alternate", False),
     )
+    if options.get("config", {}).get("sharding") == "zero3":
+        _without_kernels()
     task = tiny_vlm.make_task(samples, **options.get("batches", {}))
     kill_at, stop_at = options.get("kill_at"), options.get("stop_at")
 
@@ -42,6 +44,13 @@ def main() -> None:
         train(task, tiny_vlm.config(**options.get("config", {})), run, on_step=on_step)
     except AlignVLMError as error:
         sys.exit(str(error))
+
+
+def _without_kernels() -> None:
+    """DeepSpeed would compile its collectives of one machine, for minutes; gloo has the same."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 if __name__ == "__main__":

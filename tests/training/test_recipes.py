@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,14 +187,16 @@ def test_the_documentation_names_every_recipe() -> None:
         assert named or name.rpartition("-")[0] in page, name
 
 
-def test_the_documentation_s_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documentation_s_python_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert blocks
     for block in blocks:
-        run_source = compile(block, "docs/training.md", "exec")
-        runpy_globals: dict[str, object] = {}
-        exec(run_source, runpy_globals)  # noqa: S102
+        script = tmp_path / "page.py"
+        script.write_text(block, "utf-8")
+        runpy.run_path(str(script))
     assert capsys.readouterr().out == "64 5e-05\n"
 
 

@@ -44,7 +44,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say what a run would do and need; the exit status is 1 if it does not fit."""
+    """Say what a run would do and need.
+
+    Nothing is trained and no weights are read. The exit status is 1 if it does not fit.
+    """
     limit = _bytes(memory)
     from alignvlm.training import overrides, recipes
     from alignvlm.training.cost.plan import make_plan
@@ -150,14 +153,13 @@ def _verdict(made: Plan) -> None:
         typer.echo(f"It fits: {least}{needed} GB of {limit} GB.")
         return
     typer.echo(f"It does not fit: {least}{needed} GB of {limit} GB.")
-    if not made.changes:
-        return
-    typer.echo("What to change, each on top of those before it:")
+    if made.changes:
+        typer.echo("What to change, each on top of those before it:")
     for change in made.changes:
         options = " ".join(f"--set {setting}" for setting in change.setting.split())
         typer.echo(f"  {options:<58}{_giga(change.bytes):>8} GB")
-    if made.changes[-1].bytes > made.limit_bytes:
-        typer.echo("That is not enough: take more GPUs, larger ones, or a smaller model.")
+    if not made.changes or made.changes[-1].bytes > made.limit_bytes:
+        typer.echo("No setting is enough: take more GPUs, larger ones, or a smaller model.")
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:

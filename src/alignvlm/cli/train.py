@@ -46,7 +46,10 @@ def train(
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")] = 2,
     debug: DebugOption = False,
 ) -> None:
-    """Train by a recipe; every setting of it can be changed, `alignvlm plan` says what it costs."""
+    """Train by a recipe, changed where you say so.
+
+    Without one the recipes are listed; `alignvlm plan RECIPE` says what one costs.
+    """
     from alignvlm.training.recipes import names
     from alignvlm.training.stages import STAGES
 
@@ -70,7 +73,7 @@ def export(
     ),
     debug: DebugOption = False,
 ) -> None:
-    """Write the default model's two stages as the files that the package ships."""
+    """Write the default model's stages as files to ship."""
     from alignvlm.training.stages import export as write
 
     typer.echo(write(read_run, answer_run, target))

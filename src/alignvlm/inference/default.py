@@ -10,36 +10,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignvlm.errors import WeightsError
 from alignvlm.paths import cache_dir
 from alignvlm.weights.cache import ensure_folder, is_complete
+from alignvlm.weights.shipped import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    PARTS,
+    SHIPPED_FOLDER,
+    merge_lora,
+    unfit,
+)
 from alignvlm.weights.smollm2 import ensure_smollm2, possible_sources
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 __all__ = ["SHIPPED_FOLDER", "default_model_folder", "ensure_default_model", "missing_files"]
 
-SHIPPED_FOLDER: Final = Path(__file__).parents[1] / "weights" / "default"
-
-PARTS: Final = "vision_connector.safetensors"
-ADAPTER: Final = "adapter_model.safetensors"
-ADAPTER_CONFIG: Final = "adapter_config.json"
 SETTINGS: Final = "default.json"
 _FILES: Final = (SETTINGS, PARTS, ADAPTER_CONFIG, ADAPTER)
 
 _LAYOUT = 1  # raise it when the same shipped files are to be assembled in another way
 _NEEDED_BYTES = 400_000_000
-_LORA_KEY = re.compile(r"base_model\.model\.(?P<matrix>.+)\.lora_(?P<half>[AB])\.weight")
-# Settings of peft that change what an adapter means; merging W + (alpha / r) B A knows none.
-_UNKNOWN_TO_US = (
-    "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save",
-)  # fmt: skip
 
 
 def ensure_default_model(progress: bool = True) -> Path:
@@ -87,39 +84,6 @@ def missing_files() -> list[str]:
     return [name for name in _FILES if not (SHIPPED_FOLDER / name).is_file()]
 
 
-def merge_lora(model: nn.Module, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Add a LoRA adapter in peft's format to the matrices it was trained for, in place.
-
-    W <- W + (alpha / r) B A, added in float32 and rounded once to W's type.
-
-    Args:
-        model: the bare language model.
-        tensors: `base_model.model.<matrix>.lora_A.weight` [r, in] and `lora_B` [out, r].
-        config: the contents of `adapter_config.json`.
-
-    Raises:
-        WeightsError: the adapter is of another kind or for another model.
-    """
-    if unknown := [name for name in _UNKNOWN_TO_US if config.get(name)]:
-        raise _unfit(f"{ADAPTER_CONFIG} sets {', '.join(unknown)}")
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _LORA_KEY.fullmatch(key)
-        if match is None:
-            raise _unfit(f"{ADAPTER} holds {key}")
-        halves.setdefault(match["matrix"], {})[match["half"]] = tensor
-    scale = config["lora_alpha"] / config["r"]
-    matrices = dict(model.named_parameters())
-    for name, half in halves.items():
-        weight = matrices.get(f"{name}.weight")
-        if weight is None or half.keys() != {"A", "B"}:
-            raise _unfit(f"{ADAPTER} has no matching pair for {name}")
-        delta = half["B"].float() @ half["A"].float()
-        if delta.shape != weight.shape:
-            raise _unfit(f"{ADAPTER} has {list(delta.shape)} for {name}")
-        weight.data = (weight.data.float() + scale * delta).to(weight.dtype)
-
-
 def _assemble(folder: Path, base: Path) -> None:
     """Write the whole model, around the language model in `base`, into an empty folder."""
     import torch
@@ -140,7 +104,7 @@ def _assemble(folder: Path, base: Path) -> None:
         merge_lora(llm, adapter, adapter_config)
         model = _build(llm, tokenizer, settings)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise _unfit(f"a file cannot be used ({type(error).__name__})") from error
+        raise unfit(f"a file cannot be used ({type(error).__name__})") from error
     _load_parts(model, parts)
     with quiet():
         model.save_pretrained(folder)
@@ -175,14 +139,7 @@ def _load_parts(model: PreTrainedModel, parts: dict[str, Tensor]) -> None:
         if name.partition(".")[0] in {"vision_model", "connector"}
     }
     if wrong := sorted(expected.keys() ^ parts.keys()):
-        raise _unfit(f"{PARTS} lacks or has too much: {wrong[0]} and {len(wrong) - 1} more")
+        raise unfit(f"{PARTS} lacks or has too much: {wrong[0]} and {len(wrong) - 1} more")
     if wrong := [name for name, shape in expected.items() if parts[name].shape != shape]:
-        raise _unfit(f"{PARTS} has {list(parts[wrong[0]].shape)} for {wrong[0]}")
+        raise unfit(f"{PARTS} has {list(parts[wrong[0]].shape)} for {wrong[0]}")
     inner.load_state_dict(parts, strict=False, assign=True)
-
-
-def _unfit(what: str) -> WeightsError:
-    return WeightsError(
-        f"The default model's files in {SHIPPED_FOLDER} do not fit this version, {what}: "
-        "run `pip install --force-reinstall --no-deps alignvlm`"
-    )

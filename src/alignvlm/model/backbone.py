@@ -6,7 +6,7 @@ N' visual tokens a tile, d vision width, D LLM width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from alignvlm.connectors.align import Align
 from alignvlm.connectors.base import Connector, ConnectorOutput
 from alignvlm.errors import ConfigurationError, UsageError
 from alignvlm.imaging.tiling import TileGrid
+from alignvlm.model.anyres import join
 from alignvlm.model.compat import can_return_tuple, local_folder, where_options
 from alignvlm.model.configuration import AlignVLMConfig, build_connector
 from alignvlm.model.splice import SplicedInputs, expand, positions, scatter
@@ -41,7 +42,8 @@ class AlignVLMImageFeatures(BaseModelOutputWithPooling):
     Attributes:
         last_hidden_state: F [T, N, d], the vision features.
         pooler_output: the visual tokens that the language model reads, a list with one
-            [N', D] (all tiles of the image, condensed if the model condenses) for each image.
+            [N', D] for each image: all its tiles, condensed if the model condenses, or joined
+            if its tiling says so.
         intermediates: the connector's named steps for all tiles [T, ...], if asked for.
     """
 
@@ -93,6 +95,8 @@ class AlignVLMPreTrainedModel(PreTrainedModel):
         # A connector knows its own start; its parts come here first and are overwritten by it.
         if isinstance(module, Connector):
             module.reset_parameters()
+        elif isinstance(module, AlignVLMModel):
+            module.reset_newline()
         else:
             super()._init_weights(module)
 
@@ -101,10 +105,12 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
     """Vision encoder, connector and language model, without the LM head.
 
     `condenser` shortens an image's visual tokens between connector and language model; it is None
-    unless the configuration asks for it.
+    unless the configuration asks for it. `image_newline` [D] ends the rows of an image's visual
+    tokens; it is None unless they are joined and the tiling wants it.
     """
 
     condenser: Condenser | None
+    image_newline: nn.Parameter | None
 
     def __init__(self, config: AlignVLMConfig) -> None:
         super().__init__(config)
@@ -114,7 +120,22 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
             config.connector.setdefault("vocab_size", self.connector.vocab_size)
         self.language_model = AutoModel.from_config(config.text_config)
         self.condenser = _build_condenser(config)
+        joining = config.joining_of(self.connector)
+        newline = torch.empty(config.text_config.hidden_size)
+        self.image_newline = nn.Parameter(newline) if joining and joining.newline else None
         self.post_init()
+
+    def init_newline(self, like: Tensor) -> None:
+        """Creates a newline that is still on the meta device, where and as `like` is."""
+        if self.image_newline is not None and self.image_newline.is_meta:
+            empty = torch.empty(self.image_newline.shape, dtype=like.dtype, device=like.device)
+            self.image_newline = nn.Parameter(empty)
+            self.reset_newline()
+
+    def reset_newline(self) -> None:
+        """Starts the newline from N(0, 1 / D), as LLaVA does."""
+        if self.image_newline is not None:
+            nn.init.normal_(self.image_newline, std=len(self.image_newline) ** -0.5)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table E [V, D]."""
@@ -135,18 +156,19 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
 
         Args:
             pixel_values: [T, 3, S, S], the tiles of all images one after the other.
-            tile_grids: int64 [I, 3], (rows, columns, thumbnail 0 or 1) of each image; None: every
-                tile is an image of its own.
+            tile_grids: int64 [I, 3], (rows, columns, thumbnail 0 or 1) of each image, or [I, 5]
+                with its height and width in pixels for layout "anyres"; None: every tile is an
+                image of its own.
             return_intermediates: also return the connector's named steps for all tiles.
 
         Raises:
-            UsageError: the grids do not add up to T tiles.
+            UsageError: the grids do not add up to T tiles, or leave out sizes that are needed.
         """
         grids = _tile_grids(tile_grids, len(pixel_values))
         features = encode(self.vision_model, pixel_values, grids, self.config.vision_feature_layer)
         connected = self._connect(features, return_intermediates)
         sizes = [grid.num_tiles for grid in grids]
-        images = [tiles.flatten(0, 1) for tiles in connected.visual_tokens.split(sizes)]
+        images = self._join(connected.visual_tokens.split(sizes), grids, tile_grids is None)
         if self.condenser is not None:
             images = self._condense(images, connected, grids)
         return AlignVLMImageFeatures(
@@ -266,6 +288,21 @@ class AlignVLMModel(AlignVLMPreTrainedModel):
             intermediates=joined,
         )
 
+    def _join(
+        self, images: Sequence[Tensor], grids: list[TileGrid], are_tiles: bool
+    ) -> list[Tensor]:
+        """The visual tokens of each image's tiles [T, N', D] as one sequence."""
+        joining = self.config.joining_of(self.connector)
+        if joining is None:
+            return [tiles.flatten(0, 1) for tiles in images]
+        if not are_tiles and any(grid.page_px is None for grid in grids):
+            raise UsageError(
+                "tile_grids have no image sizes, which tell the padding of tiling.layout "
+                '"anyres"; pass them as the processor of this model returned them'
+            )
+        pairs = zip(images, grids, strict=True)
+        return [join(tiles, grid, joining, self.image_newline) for tiles, grid in pairs]
+
     def text_embeddings(self) -> Tensor:
         """E [V, D] as the language model reads it; some, e.g. Gemma 3, scale it on lookup."""
         embedding = self.get_input_embeddings()
@@ -311,10 +348,7 @@ def check_inputs(
 def _tile_grids(tile_grids: Tensor | None, num_tiles: int) -> list[TileGrid]:
     if tile_grids is None:
         return [TileGrid(rows=1, cols=1, thumbnail=False)] * num_tiles
-    grids = [
-        TileGrid(rows=rows, cols=cols, thumbnail=bool(thumbnail))
-        for rows, cols, thumbnail in tile_grids.tolist()
-    ]
+    grids = [TileGrid.from_row(row) for row in tile_grids.tolist()]
     counted = sum(grid.num_tiles for grid in grids)
     if counted != num_tiles:
         raise UsageError(

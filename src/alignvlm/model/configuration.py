@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from alignvlm.connectors import registry
 from alignvlm.connectors.base import Connector
 from alignvlm.errors import ConfigurationError
-from alignvlm.imaging.tiling import Tiling
+from alignvlm.imaging.tiling import TileGrid, Tiling, choose_grid
+from alignvlm.model.anyres import Joining, num_joined_tokens
 from alignvlm.model.compat import SubConfigSpec, strict
 
 # SigLIP-so400m-patch14-384, the paper's vision encoder: 27 x 27 patches of 14 px (the stride
@@ -29,14 +29,25 @@ SIGLIP_SO400M = {
 MERGES = ("none", "average", "spell")
 
 
-def num_visual_tokens(num_tiles: int, placeholders_per_tile: int | None) -> int:
+def num_visual_tokens(
+    tiles: int | TileGrid, placeholders_per_tile: int | None, joining: Joining | None = None
+) -> int:
     """Placeholders that one image takes in `input_ids`; the only formula for them.
 
-    `placeholders_per_tile` is N', the visual tokens of a tile, or None for a model that condenses
-    its visual tokens: their number is known only once the page has been read, so one placeholder
-    stands for the image and the model replaces it by as many as are left.
+    Args:
+        tiles: the image's grid; its number of tiles will do where nothing is joined.
+        placeholders_per_tile: N', the visual tokens of a tile, or None for a model that condenses
+            its visual tokens: their number is known only once the page has been read, so one
+            placeholder stands for the image and the model replaces it by as many as are left.
+        joining: `AlignVLMConfig.joining`, None: all visual tokens of all tiles are read.
     """
-    return 1 if placeholders_per_tile is None else num_tiles * placeholders_per_tile
+    if placeholders_per_tile is None:
+        return 1
+    if joining is not None:
+        assert isinstance(tiles, TileGrid)
+        return num_joined_tokens(tiles, joining)
+    num_tiles = tiles.num_tiles if isinstance(tiles, TileGrid) else tiles
+    return num_tiles * placeholders_per_tile
 
 
 def feature_grid(vision_config: PreTrainedConfig) -> tuple[int, int]:
@@ -79,7 +90,10 @@ class AlignVLMConfig(PreTrainedConfig):
         connector: `{"name": "align", **options}`; names and options as in
             `alignvlm.connectors.registry`. A built model adds the `vocab_size` of its ALIGN, which
             stays when the language model's vocabulary grows.
-        tiling: fields of `alignvlm.imaging.tiling.Tiling`; `tile_px` follows the encoder.
+        tiling: fields of `alignvlm.imaging.tiling.Tiling`; `tile_px` follows the encoder. With
+            layout "anyres" and a connector whose visual tokens have no grid (Perceiver), a page
+            has at most `max_tiles` tiles (`max_grid_tiles` says so), and all their visual tokens
+            are read in their order: nothing is unpadded or shrunk, and no row ends in a newline.
         condense: `{"prune": bool, "merge": "none" | "average" | "spell"}` and its thresholds, see
             `alignvlm.model.condense`; off by default, as in the paper.
         image_token_id: the placeholder of a visual token in `input_ids`, an existing special
@@ -116,7 +130,7 @@ class AlignVLMConfig(PreTrainedConfig):
         self.connector = {"name": "align", **(self.connector or {})}
         self.condense = {"prune": False, "merge": "none", **(self.condense or {})}
         side = tile_side(self.vision_config)
-        self.tiling = asdict(_tiling({"tile_px": side, **(self.tiling or {})}))
+        self.tiling = _tiling({"tile_px": side, **(self.tiling or {})}).options()
         if self.tiling["tile_px"] != side:
             raise ConfigurationError(
                 f"tiling.tile_px is {self.tiling['tile_px']} and the vision encoder takes tiles "
@@ -131,6 +145,8 @@ class AlignVLMConfig(PreTrainedConfig):
                 f"image_token_id {self.image_token_id} is outside the vocabulary of "
                 f"{self.text_config.vocab_size} tokens; choose a special token of the tokenizer"
             )
+        if self.tiling["layout"] == "anyres":
+            self._check_anyres()
 
     @property
     def condenses(self) -> bool:
@@ -143,6 +159,30 @@ class AlignVLMConfig(PreTrainedConfig):
         return feature_grid(self.vision_config)
 
     @property
+    def joining(self) -> Joining | None:
+        """How the visual tokens of an image's tiles are joined; None: one after the other."""
+        if self.tiling["layout"] != "anyres":
+            return None
+        with torch.device("meta"):
+            return self.joining_of(build_connector(self))
+
+    def joining_of(self, connector: Connector) -> Joining | None:
+        """`joining` with a connector that has been built."""
+        if self.tiling["layout"] != "anyres":
+            return None
+        tile = connector.output_grid(self.feature_grid)
+        if tile is None:
+            return None
+        return Joining(
+            tile=tile, max_tiles=self.tiling["max_tiles"], newline=self.tiling["newline"]
+        )
+
+    def num_visual_tokens(self, height: int, width: int) -> int:
+        """Placeholders of one image of this size in pixels."""
+        grid = choose_grid(width, height, _tiling(self.tiling or {}))
+        return num_visual_tokens(grid, self.placeholders_per_tile, self.joining)
+
+    @property
     def tokens_per_tile(self) -> int:
         """N', the visual tokens that the connector makes of one tile."""
         with torch.device("meta"):
@@ -152,6 +192,16 @@ class AlignVLMConfig(PreTrainedConfig):
     def placeholders_per_tile(self) -> int | None:
         """Placeholders of one tile in `input_ids`; None: one for the whole image."""
         return None if self.condenses else self.tokens_per_tile
+
+    def _check_anyres(self) -> None:
+        if self.condenses:
+            raise ConfigurationError(
+                'Visual tokens of tiling.layout "anyres" cannot be condensed: choose the layout '
+                '"cells" or "canvas", or switch condense off'
+            )
+        if self.joining is None:
+            tiling = _tiling(self.tiling or {})
+            self.tiling = tiling.limited(tiling.max_tiles).options()
 
 
 def build_connector(config: AlignVLMConfig) -> Connector:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import BatchFeature
 
 from alignvlm.errors import InputError, UsageError
 from alignvlm.imaging.decode import load_pages, on_paper, upright
-from alignvlm.imaging.tiling import Tiling, num_tiles, split
+from alignvlm.imaging.tiling import TileGrid, Tiling, choose_grid, split
 from alignvlm.model.compat import BaseImageProcessor, make_flat_list_of_images
 
 
@@ -59,7 +58,8 @@ class AlignVLMImageProcessor(BaseImageProcessor):
 
         Returns:
             `pixel_values` float32 [T, 3, S, S], the tiles of all images one after the other, and
-            `tile_grids` int64 [I, 3]: rows, columns, and 1 if a thumbnail comes first.
+            `tile_grids` int64 [I, 3]: rows, columns, and 1 if a thumbnail comes first. With
+            layout "anyres" they are [I, 5]: the image's height and width in pixels follow.
 
         Raises:
             InputError: an image cannot be used.
@@ -72,7 +72,7 @@ class AlignVLMImageProcessor(BaseImageProcessor):
         mean = np.asarray(self.image_mean, dtype=np.float32)
         std = np.asarray(self.image_std, dtype=np.float32)
         values = (tiles.astype(np.float32) / 255 - mean) / std
-        grids = [[grid.rows, grid.cols, int(grid.thumbnail)] for _, grid in cut]
+        grids = [grid.as_row() for _, grid in cut]
         data = {
             "pixel_values": np.ascontiguousarray(values.transpose(0, 3, 1, 2)),
             "tile_grids": np.asarray(grids, dtype=np.int64),
@@ -82,11 +82,15 @@ class AlignVLMImageProcessor(BaseImageProcessor):
     @property
     def max_tiles(self) -> int:
         """Most tiles of one image's grid, the thumbnail not counted."""
-        return self._tiling().max_tiles
+        return self._tiling().largest_grid
 
     def num_tiles(self, height: int, width: int, max_tiles: int | None = None) -> int:
         """T of one image of this size in pixels; `max_tiles` as in `preprocess`."""
-        return num_tiles(width, height, self._tiling(max_tiles))
+        return self.choose_grid(height, width, max_tiles).num_tiles
+
+    def choose_grid(self, height: int, width: int, max_tiles: int | None = None) -> TileGrid:
+        """The grid of one image of this size in pixels; `max_tiles` as in `preprocess`."""
+        return choose_grid(width, height, self._tiling(max_tiles))
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Opens the paths in a nested list; images stay what they are. Nothing is downloaded."""
@@ -103,9 +107,7 @@ class AlignVLMImageProcessor(BaseImageProcessor):
 
     def _tiling(self, max_tiles: int | None = None) -> Tiling:
         tiling = Tiling(**self.tiling)
-        if max_tiles is None:
-            return tiling
-        return replace(tiling, max_tiles=min(max_tiles, tiling.max_tiles))
+        return tiling if max_tiles is None else tiling.limited(max_tiles)
 
 
 def to_rgb(image: Any) -> Image.Image:

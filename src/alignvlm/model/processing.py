@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from alignvlm.errors import ConfigurationError, UsageError
-from alignvlm.imaging.tiling import TileGrid
+from alignvlm.imaging.tiling import TileGrid, Tiling
+from alignvlm.model.anyres import Joining
 from alignvlm.model.chat import build_chat_template, defuse
 from alignvlm.model.compat import BREAK_MARK, MultiModalData
 from alignvlm.model.configuration import AlignVLMConfig, num_visual_tokens
@@ -31,6 +33,8 @@ class AlignVLMProcessor(ProcessorMixin):
         chat_template: see `alignvlm.model.chat`.
         image_token: the special token that stands for a visual token.
         placeholders_per_tile: `AlignVLMConfig.placeholders_per_tile` of the model.
+        joined_tile: rows and columns of the visual tokens of one tile, where the model joins
+            those of all tiles, `AlignVLMConfig.joining`; None: it does not.
 
     Raises:
         ConfigurationError: `image_token` is not one token of the tokenizer.
@@ -43,10 +47,12 @@ class AlignVLMProcessor(ProcessorMixin):
         chat_template: str | None = None,
         image_token: str = "<image>",
         placeholders_per_tile: int | None = None,
+        joined_tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.image_token = image_token
         self.placeholders_per_tile = placeholders_per_tile
+        self.joined_tile = None if joined_tile is None else list(joined_tile)
         added = self.tokenizer.added_tokens_encoder
         if image_token not in added:
             raise ConfigurationError(
@@ -92,6 +98,7 @@ class AlignVLMProcessor(ProcessorMixin):
             chat_template=chat_template or build_chat_template(tokenizer, image_token),
             image_token=image_token,
             placeholders_per_tile=config.placeholders_per_tile,
+            joined_tile=None if config.joining is None else config.joining.tile,
         )
 
     def __call__(
@@ -106,7 +113,7 @@ class AlignVLMProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` [B, M], and with images `pixel_values`
-            [T, 3, S, S] and `tile_grids` [I, 3].
+            [T, 3, S, S] and `tile_grids` [I, 3], or [I, 5] with layout "anyres".
 
         Raises:
             UsageError: there are more or fewer placeholders than images, or truncation cut them.
@@ -189,7 +196,7 @@ class AlignVLMProcessor(ProcessorMixin):
         Args:
             ids: with one placeholder an image.
             labels: of the ids.
-            tile_grids: (rows, columns, thumbnail) of each image, in their order.
+            tile_grids: of each image, in their order, as the image processor returns them.
 
         Raises:
             UsageError: there are more or fewer placeholders than images.
@@ -202,7 +209,7 @@ class AlignVLMProcessor(ProcessorMixin):
             )
         long_ids, long_labels, start = [], [], 0
         for place, grid in zip(places, tile_grids, strict=True):
-            count = self._num_placeholders(grid)
+            count = self._num_placeholders(_grid(grid))
             long_ids += ids[start:place] + [self.image_token_id] * count
             long_labels += labels[start:place] + [IGNORED_LABEL] * count
             start = place + 1
@@ -236,12 +243,25 @@ class AlignVLMProcessor(ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: object) -> str:
         """The run of placeholders that takes the place of the one in the text."""
-        return self.image_token * self._num_placeholders(image_inputs["tile_grids"][image_idx])
+        grid = _grid(image_inputs["tile_grids"][image_idx])
+        return self.image_token * self._num_placeholders(grid)
 
-    def _num_placeholders(self, tile_grid: Any) -> int:
-        rows, cols, thumbnail = np.asarray(tile_grid).tolist()
-        grid = TileGrid(rows=rows, cols=cols, thumbnail=bool(thumbnail))
-        return num_visual_tokens(grid.num_tiles, self.placeholders_per_tile)
+    def num_visual_tokens(self, height: int, width: int, max_tiles: int | None = None) -> int:
+        """Placeholders of one image of this size in pixels.
+
+        `max_tiles` limits its grid, as in the image processor's `preprocess`.
+        """
+        return self._num_placeholders(self.image_processor.choose_grid(height, width, max_tiles))
+
+    def _num_placeholders(self, grid: TileGrid) -> int:
+        return num_visual_tokens(grid, self.placeholders_per_tile, self._joining())
+
+    def _joining(self) -> Joining | None:
+        if self.joined_tile is None:
+            return None
+        rows, columns = self.joined_tile
+        tiling = Tiling(**self.image_processor.tiling)
+        return Joining(tile=(rows, columns), max_tiles=tiling.max_tiles, newline=tiling.newline)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: list[tuple[int, int]] | None = None, **_: object
@@ -249,9 +269,15 @@ class AlignVLMProcessor(ProcessorMixin):
         """Counts for servers: placeholders and rows of `pixel_values` by (height, width)."""
         if image_sizes is None:
             return MultiModalData()
-        tiles = [self.image_processor.num_tiles(height, width) for height, width in image_sizes]
-        tokens = [num_visual_tokens(count, self.placeholders_per_tile) for count in tiles]
-        return MultiModalData(num_image_tokens=tokens, num_image_patches=tiles)
+        grids = [self.image_processor.choose_grid(*size) for size in image_sizes]
+        tokens = [self._num_placeholders(grid) for grid in grids]
+        return MultiModalData(
+            num_image_tokens=tokens, num_image_patches=[grid.num_tiles for grid in grids]
+        )
+
+
+def _grid(row: Any) -> TileGrid:
+    return TileGrid.from_row(np.asarray(row).tolist())
 
 
 def _images(message: dict[str, Any]) -> list[Any]:

@@ -15,7 +15,12 @@ from typing import Any, Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from alignvlm.data.sample import Sample
-from alignvlm.errors import AlignVLMError, TrainingError
+from alignvlm.errors import (
+    AlignVLMError,
+    ConfigurationError,
+    MissingDependencyError,
+    TrainingError,
+)
 from alignvlm.training.configuration import BatchConfig
 from alignvlm.training.encoding import Example, Measured, SampleEncoder, TooLongError
 from alignvlm.training.packing import collate, counts, pack, share_out
@@ -25,6 +30,9 @@ from alignvlm.training.workers import worker_options
 __all__ = ["MixtureBatches", "Samples"]
 
 _MAX_ATTEMPTS = 50
+
+# No other sample would do better.
+_FINAL = (ConfigurationError, MissingDependencyError)
 
 
 class Samples(Protocol):
@@ -56,6 +64,13 @@ class _RowPlan:
     is_last: bool
     step_weight: int
     quarantined: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """What ends the run, on its way out of a worker: torch would add that worker's traceback."""
+
+    reason: str
 
 
 class MixtureBatches:
@@ -91,9 +106,9 @@ class MixtureBatches:
             **worker_options(min(1, num_workers)),
         )
         rows = _RowSampler(plans)
-        yield from DataLoader(
-            self._maker, batch_size=None, sampler=rows, **worker_options(num_workers)
-        )
+        made = DataLoader(self._maker, batch_size=None, sampler=rows, **worker_options(num_workers))
+        for micro_batch in made:
+            yield _checked(micro_batch)
 
 
 class _RowSampler:
@@ -104,7 +119,7 @@ class _RowSampler:
 
     def __iter__(self) -> Iterator[_RowPlan]:
         for rows in self._plans:
-            yield from rows
+            yield from _checked(rows)
 
 
 class _Planner(Dataset):
@@ -118,7 +133,13 @@ class _Planner(Dataset):
         self._samples, self._encoder, self._batches = samples, encoder, batches
         self._tile_cost = tile_cost
 
-    def __getitem__(self, step: int) -> list[_RowPlan]:
+    def __getitem__(self, step: int) -> list[_RowPlan] | _Failure:
+        try:
+            return self._plan(step)
+        except AlignVLMError as error:
+            return _Failure(reason=str(error))
+
+    def _plan(self, step: int) -> list[_RowPlan]:
         size = self._batches.num_samples
         quarantined: list[dict[str, Any]] = []
         items = [
@@ -152,7 +173,9 @@ class _Planner(Dataset):
                 sample = self._samples.read(position, attempt)
                 measured = self._encoder.measure(sample)
                 return _Item(position=position, attempt=attempt, measured=measured)
-            except AlignVLMError as error:
+            except _FINAL:
+                raise
+            except Exception as error:  # strangers' data, read by strangers' code
                 quarantined.append(_record(self._samples, position, attempt, error))
         raise TrainingError(
             f"{_MAX_ATTEMPTS} samples one after the other cannot be used (last: "
@@ -166,12 +189,18 @@ class _Maker(Dataset):
     def __init__(self, samples: Samples, encoder: SampleEncoder, batches: BatchConfig) -> None:
         self._samples, self._encoder, self._batches = samples, encoder, batches
 
-    def __getitem__(self, plan: _RowPlan) -> MicroBatch:
+    def __getitem__(self, plan: _RowPlan) -> MicroBatch | _Failure:
+        try:
+            return self._micro_batch(plan)
+        except AlignVLMError as error:
+            return _Failure(reason=str(error))
+
+    def _micro_batch(self, plan: _RowPlan) -> MicroBatch:
         quarantined = list(plan.quarantined)
         sizes = [item.measured for item in plan.items]
         room = [
-            self._batches.max_tokens - sum(size.num_tokens for size in sizes),
-            self._batches.max_tiles - sum(size.num_tiles for size in sizes),
+            max(0, self._batches.max_tokens - sum(size.num_tokens for size in sizes)),
+            max(0, self._batches.max_tiles - sum(size.num_tiles for size in sizes)),
         ]
         examples: list[Example] = []
         keys: list[str] = []
@@ -191,8 +220,11 @@ class _Maker(Dataset):
         )
 
     def _tensors(self, examples: list[Example]) -> dict[str, Any]:
-        if self._batches.pack or not examples:
+        if self._batches.pack:
             return collate(examples)
+        if not examples:
+            row = collate(())
+            return {name: row[name] for name in ("input_ids", "labels")}
         (example,) = examples
         one_row = {"input_ids", "labels"}
         return {
@@ -217,12 +249,25 @@ class _Maker(Dataset):
                 room[0] -= tokens
                 room[1] -= tiles
                 return "/".join(self._samples.where(item.position, attempt)), example
-            except AlignVLMError as error:
+            except _FINAL:
+                raise
+            except Exception as error:  # strangers' data, read by strangers' code
                 quarantined.append(_record(self._samples, item.position, attempt, error))
         return None
 
 
-def _record(samples: Samples, position: int, attempt: int, error: AlignVLMError) -> dict[str, Any]:
-    source, key = samples.where(position, attempt)
+def _record(samples: Samples, position: int, attempt: int, error: Exception) -> dict[str, Any]:
+    try:
+        source, key = samples.where(position, attempt)
+    except Exception:  # what cannot be read may be what cannot be named
+        source, key = "unknown", f"position {position}, attempt {attempt}"
     kind = "too_long" if isinstance(error, TooLongError) else "broken"
-    return {"source": source, "key": key, "reason": str(error), "kind": kind}
+    reason = str(error) if isinstance(error, AlignVLMError) else f"{type(error).__name__}: {error}"
+    return {"source": source, "key": key, "reason": reason, "kind": kind}
+
+
+def _checked(made: Any) -> Any:
+    """What a worker made, unless it is the end of the run."""
+    if isinstance(made, _Failure):
+        raise TrainingError(made.reason)
+    return made

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignvlm.errors import TrainingError, WeightsError
+from alignvlm.errors import ConfigurationError, TrainingError, WeightsError
 from alignvlm.weights.cache import atomic_folder, is_complete
 
 _FOLDER = re.compile(r"step-(\d{8})")
@@ -98,6 +98,37 @@ def latest(run_folder: Path) -> Checkpoint | None:
         ) from error
 
 
+def restore_weights(
+    weights: Mapping[str, Tensor], names: Mapping[nn.Parameter, str], run_folder: Path
+) -> None:
+    """Copies a checkpoint's weights into a model that is whole.
+
+    Args:
+        weights: of the checkpoint.
+        names: of the trained parameters.
+        run_folder: for messages.
+
+    Raises:
+        ConfigurationError: the checkpoint is of another model.
+    """
+    missing = sorted(set(names.values()) ^ set(weights))
+    if missing:
+        raise ConfigurationError(
+            f"The checkpoint in {run_folder} and this model differ in {len(missing)} trained "
+            f"tensors (first: {missing[0]}): it is of another model, choose another run folder"
+        )
+    for parameter, name in names.items():
+        if parameter.shape != weights[name].shape:
+            raise ConfigurationError(
+                f"The checkpoint in {run_folder} is of another model, {name} has shape "
+                f"{list(weights[name].shape)} there and {list(parameter.shape)} here: choose "
+                "another run folder"
+            )
+    with torch.no_grad():
+        for parameter, name in names.items():
+            parameter.copy_(weights[name])
+
+
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
 ) -> dict[str, Tensor]:
@@ -125,7 +156,12 @@ def restore_optimizer(
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    """As safetensors takes them; copied only where a tensor is a part of a larger one."""
+    made = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+        for name, tensor in made.items()
+    }
 
 
 def _folders(run_folder: Path) -> list[Path]:

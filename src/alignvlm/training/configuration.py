@@ -24,6 +24,7 @@ __all__ = [
     "check_device",
 ]
 
+_TUNED = {"vision": "document-encoder", "llm": "smollm2-135m"}
 TRACKERS = ("trackio", "tensorboard", "wandb")
 
 
@@ -46,6 +47,8 @@ class ModelConfig:
         connector: name and options, see `alignvlm.connectors.registry`.
         tiling: fields of `alignvlm.imaging.tiling.Tiling`.
         vision_options: fields of the document encoder's configuration.
+        tuned: which of "vision" and "llm" start as the default model's do: the document encoder
+            that reads characters, SmolLM2 that answers from a page's text.
         vision_feature_layer: as in `AlignVLMConfig`.
         random_weights: real shapes, no weights: for measuring speed without a hub.
         dtype: of the frozen weights. What trains is held in float32: a step of 1e-5 of a weight
@@ -61,6 +64,7 @@ class ModelConfig:
     connector: Mapping[str, Any] = field(default_factory=lambda: {"name": "align"})
     tiling: Mapping[str, Any] = field(default_factory=dict)
     vision_options: Mapping[str, Any] = field(default_factory=dict)
+    tuned: tuple[str, ...] = ()
     vision_feature_layer: int = -1
     random_weights: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -86,6 +90,13 @@ class ModelConfig:
                 "The run has no model to start from: set model.preset, model.pretrained, or both "
                 "model.vision and model.llm"
             )
+        for part in self.tuned:
+            _check(part in _TUNED, "model.tuned", part, f"one of {', '.join(_TUNED)}")
+            if getattr(self, part) != _TUNED[part]:
+                raise ConfigurationError(
+                    f"model.tuned names {part}, which only {_TUNED[part]} has: set "
+                    f"model.{part}={_TUNED[part]}, or take {part} out of model.tuned"
+                )
         if not isinstance(self.connector.get("name"), str):
             raise ConfigurationError(
                 "model.connector has no name: set model.connector.name, e.g. to align"

@@ -6,13 +6,16 @@ encoded; one sample makes a row, and limits hold for its text alone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import ProcessorMixin
 
 from alignvlm.data.sample import Sample
-from alignvlm.errors import InputError
+from alignvlm.errors import ConfigurationError, InputError
+from alignvlm.model.chat import defuse
+from alignvlm.model.compat import BREAK_MARK
 from alignvlm.model.splice import IGNORED_LABEL
 from alignvlm.training.configuration import BatchConfig
 from alignvlm.training.encoding import Example, Measured, SampleEncoder, TooLongError
@@ -20,61 +23,88 @@ from alignvlm.training.encoding import Example, Measured, SampleEncoder, TooLong
 __all__ = ["ForeignEncoder"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A part of the rendered conversation: an answer, or what stands before one."""
+
+    text: str
+    is_answer: bool
+    num_images: int
+
+
 class ForeignEncoder(SampleEncoder):
     """Conversations through another model's own processor, with labels on answers alone.
 
-    The template is rendered up to each answer and with it; what the second adds is supervised.
+    The template is rendered up to each answer and with it; what the second adds, up to the token
+    that ends it, is supervised. Control tokens that users typed stay text.
 
     Args:
         processor: of the model.
         batches: `max_text_tokens` and `too_long` are kept; rows hold one sample each.
+
+    Raises:
+        ConfigurationError: the processor has no chat template.
     """
 
     def __init__(self, processor: ProcessorMixin, batches: BatchConfig) -> None:
         self._processor: Any = processor
         self._batches = batches
+        if not self._processor.chat_template:
+            raise ConfigurationError(
+                "The model's processor has no chat template: save one with it, e.g. that of the "
+                "model's instruction-tuned version"
+            )
 
     def measure(self, sample: Sample) -> Measured:
         """See `SampleEncoder.measure`; visual tokens are not counted, images not opened."""
-        text = sum(
-            len(self._processor.tokenizer(piece, add_special_tokens=False)["input_ids"])
-            for piece, _ in self._pieces(sample)
-        )
-        if text > self._batches.max_text_tokens:
+        pieces = self._pieces(sample)
+        parts = [(self._tokenize(piece.text), piece.is_answer) for piece in pieces]
+        num_text = sum(len(ids) for ids, _ in parts)
+        if num_text > self._batches.max_text_tokens:
             kind = InputError if self._batches.too_long == "error" else TooLongError
             raise kind(
-                f"{sample.key} has {text} text tokens and batches.max_text_tokens is "
+                f"{sample.key} has {num_text} text tokens and batches.max_text_tokens is "
                 f"{self._batches.max_text_tokens}: raise it, or set batches.too_long"
+            )
+        num_supervised = sum(len(self._learned(ids)) for ids, is_answer in parts if is_answer)
+        if not num_supervised:
+            raise InputError(
+                f"{sample.key} has no supervised token: every answer is empty; repair or remove it"
             )
         for image in sample.images:
             image.size()
         return Measured(
-            ids=(), labels=(), max_tiles=None, num_tokens=text, num_tiles=len(sample.images),
-            num_visual_tokens=0, num_supervised=self._num_supervised(sample),
+            ids=(), labels=(), max_tiles=None, num_tokens=num_text, num_tiles=len(sample.images),
+            num_visual_tokens=0, num_supervised=num_supervised,
         )  # fmt: skip
 
     def encode(self, sample: Sample, measured: Measured) -> Example:
         """See `SampleEncoder.encode`; the tensors are those of the model's own processor."""
         pieces = self._pieces(sample)
-        whole = "".join(piece for piece, _ in pieces)
         images = [image.load() for image in sample.images]
-        options = {"images": images} if images else {}
-        tensors = dict(self._processor(text=[whole], return_tensors="pt", **options))
-        ids = tensors["input_ids"][0].tolist()
-        labels = self._labels(sample, ids, pieces)
+        made = self._process("".join(piece.text for piece in pieces), images)
+        ids = made["input_ids"][0].tolist()
+        labels = self._labels(sample, ids, pieces, images)
+        if sum(label != IGNORED_LABEL for label in labels[1:]) != measured.num_supervised:
+            raise InputError(
+                f"{sample.key} begins with its answer: put a question before it, the first token "
+                "is predicted by nothing"
+            )
         tensors = {
-            name: value[0] if name in ("input_ids", "attention_mask") else value
-            for name, value in tensors.items()
-            if isinstance(value, torch.Tensor)
-        }
-        tensors.pop("attention_mask", None)
-        return Example(tensors={**tensors, "labels": torch.tensor(labels)}, measured=measured)
+            name: value for name, value in made.items() if isinstance(value, torch.Tensor)
+        } | {"input_ids": made["input_ids"][0], "labels": torch.tensor(labels)}
+        tensors.pop("attention_mask", None)  # nothing is padded
+        num_visual = len(ids) - measured.num_tokens
+        lengths = replace(measured, num_tokens=len(ids), num_visual_tokens=max(0, num_visual))
+        return Example(tensors=tensors, measured=lengths)
 
-    def _pieces(self, sample: Sample) -> list[tuple[str, bool]]:
+    def _pieces(self, sample: Sample) -> list[_Piece]:
         """The rendered conversation: prompt, answer, prompt, answer, ..."""
-        pieces: list[tuple[str, bool]] = []
-        done = ""
-        messages = list(sample.messages)
+        pieces: list[_Piece] = []
+        done, start = "", 0
+        messages = defuse(
+            list(sample.messages), self._processor.tokenizer, self._processor.chat_template
+        )
         for end, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -85,37 +115,70 @@ class ForeignEncoder(SampleEncoder):
                     f"{sample.key}: the model's chat template rewrites earlier messages; use "
                     "conversations of one question and answer"
                 )
-            pieces += [(asked[len(done) :], False), (answered[len(asked) :], True)]
-            done = answered
-        if not any(piece.strip() for piece, is_answer in pieces if is_answer):
+            num_images = sum(
+                part["type"] == "image" for said in messages[start:end] for part in said["content"]
+            )
+            pieces += [
+                _Piece(text=asked[len(done) :], is_answer=False, num_images=num_images),
+                _Piece(text=answered[len(asked) :], is_answer=True, num_images=0),
+            ]
+            done, start = answered, end + 1
+        if not pieces:
             raise InputError(f"{sample.key} has no supervised token: nobody answers in it")
         return pieces
 
     def _render(self, messages: list[Any], **options: Any) -> str:
         return str(self._processor.apply_chat_template(messages, tokenize=False, **options))
 
-    def _num_supervised(self, sample: Sample) -> int:
-        answers = [piece for piece, is_answer in self._pieces(sample) if is_answer]
-        return sum(len(self._tokenize(answer)) for answer in answers)
+    def _process(self, text: str, images: list[Any], **options: Any) -> dict[str, Any]:
+        """The processor's tensors of one text, as its own `apply_chat_template` asks for them."""
+        if images:
+            options["images"] = [images]
+        bos = self._processor.tokenizer.bos_token
+        if bos and text.startswith(bos):
+            options.setdefault("add_special_tokens", False)
+        if BREAK_MARK in text:
+            options["sanitize_control_tokens"] = True
+        return dict(self._processor(text=[text], return_tensors="pt", **options))
 
     def _tokenize(self, text: str) -> list[int]:
-        return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        marked = {"sanitize_control_tokens": True} if BREAK_MARK in text else {}
+        return list(
+            self._processor.tokenizer(text, add_special_tokens=False, **marked)["input_ids"]
+        )
 
-    def _labels(self, sample: Sample, ids: list[int], pieces: list[tuple[str, bool]]) -> list[int]:
-        """Answers are found from the end: what stands before them may have been expanded."""
+    def _learned(self, answer: list[int]) -> list[int]:
+        """An answer's ids up to the token that ends it; what the template adds is not learned."""
+        end = self._processor.tokenizer.eos_token_id
+        return answer[: answer.index(end) + 1] if end in answer else answer
+
+    def _labels(
+        self, sample: Sample, ids: list[int], pieces: list[_Piece], images: list[Any]
+    ) -> list[int]:
+        """Answers are found from the end: what stands at the start the processor may add to."""
         labels = [IGNORED_LABEL] * len(ids)
-        end = len(ids)
-        for piece, is_answer in reversed(pieces):
-            tokens = self._tokenize(piece)
-            if is_answer:
-                start = end - len(tokens)
-                if start < 0 or ids[start:end] != tokens:
-                    raise InputError(
-                        f"{sample.key}: the answer {piece[:40]!r} is not where the template put it "
-                        "after tokenizing; this model's tokenizer joins it with what stands before"
-                    )
-                labels[start:end] = tokens
-                end = start
-            elif piece is not pieces[0][0]:
-                end -= len(tokens)
+        end, num_images = len(ids), len(images)
+        for number in range(len(pieces) - 1, 0, -1):
+            piece = pieces[number]
+            if not piece.is_answer:
+                end -= self._length(piece, images[num_images - piece.num_images : num_images])
+                num_images -= piece.num_images
+                continue
+            tokens = self._tokenize(piece.text)
+            start = end - len(tokens)
+            if start < 0 or ids[start:end] != tokens:
+                raise InputError(
+                    f"{sample.key}: the answer {piece.text[:40]!r} is not where the template put "
+                    "it after tokenizing; this model's tokenizer joins it with what stands before"
+                )
+            learned = self._learned(tokens)
+            labels[start : start + len(learned)] = learned
+            end = start
         return labels
+
+    def _length(self, piece: _Piece, images: list[Any]) -> int:
+        """Tokens of what stands between two answers, its images expanded."""
+        if not images:
+            return len(self._tokenize(piece.text))
+        made = self._process(piece.text, images, add_special_tokens=False)
+        return int(made["input_ids"].shape[1])

@@ -8,12 +8,14 @@ same gradient.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from alignvlm.training.files import write_atomically
 from alignvlm.training.health import collapse_warning
 from alignvlm.training.meter import Meter, Sums, peak_flops, peak_memory_bytes
 from alignvlm.training.optimizer import make_optimizer, trained_parts
-from alignvlm.training.processes import Processes
+from alignvlm.training.processes import Processes, open_processes
 from alignvlm.training.quarantine import Quarantine
 from alignvlm.training.run_folder import write_provenance, write_trained_parts
 from alignvlm.training.schedule import TrainConfig, learning_rate_at
@@ -73,11 +75,11 @@ def train(
         ConfigurationError: the folder holds a run of another model or configuration.
         TrainingError: a loss or a gradient is not finite, or too many samples are broken.
     """
-    processes = Processes(config)
-    if processes.is_main:
-        run_folder.mkdir(parents=True, exist_ok=True)
-        _check_same_configuration(run_folder, config)
-    processes.wait()
+    processes = open_processes(config)
+    with processes.together():
+        if processes.is_main:
+            run_folder.mkdir(parents=True, exist_ok=True)
+            _check_same_configuration(run_folder, config)
     run = _Run(task, config, run_folder, processes, max_bad_share)
     tracker = _start(task, config, run, processes)
     try:
@@ -145,19 +147,26 @@ class _Run:
         self._meter = Meter()
         self._processes = processes
         self._quarantine = Quarantine(folder, processes.is_main, max_bad_share, config.batch_size)
-        self._root = processes.prepare(_Root(task)).train()
-        self._names = {
-            parameter: name
-            for name, parameter in task.module.named_parameters()
-            if parameter.requires_grad
-        }
-        if not self._names:
+        if not self._trained():
             raise ConfigurationError(
                 "Nothing is trained: every part of the model is frozen; set a learning rate, e.g. "
                 "rates.connector"
             )
-        self._optimizer = make_optimizer(task, self._names, config)
-        self.step = self._restore()
+        with processes.together():
+            found = self._last_checkpoint()
+        self.step = 0 if found is None else found.step
+        _check_same_step(folder, processes.gather(self.step))
+        processes.prepare(
+            _Root(task.module).train(), lambda: make_optimizer(task, self._trained(), config)
+        )
+        self._names = self._trained()
+        if found is not None:
+            processes.restore_optimizer(found.optimizer, self._names)
+
+    def _trained(self) -> dict[nn.Parameter, str]:
+        """Names of the parameters that train; a layout may put others in their place."""
+        named = self._task.module.named_parameters()
+        return {parameter: name for name, parameter in named if parameter.requires_grad}
 
     def advance(
         self, batches: Iterator[MicroBatch], stop: threading.Event
@@ -166,7 +175,6 @@ class _Run:
         sums: defaultdict[str, float] = defaultdict(float)
         seen: list[MicroBatch] = []
         rates = self._set_rates()
-        self._optimizer.zero_grad(set_to_none=True)
         while not (seen and seen[-1].is_last):
             with self._meter.waiting():
                 batch = next(batches)
@@ -176,8 +184,9 @@ class _Run:
         sums["stop"] = float(stop.is_set())
         totals, broken = self._add_up(sums, seen)
         loss = totals.pop("loss")
-        norm = self._clip(loss, seen)
-        self._optimizer.step()
+        norm = self._processes.step()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._report_bad_step(loss, norm, seen)
         self.step += 1
         self._quarantine.add(self.step, broken)
         is_ended = totals.pop("stop") > 0
@@ -207,8 +216,8 @@ class _Run:
     def evaluate(self, evaluate: Evaluate) -> dict[str, float]:
         """Scores of the model as it stands, under names that begin with "eval/"."""
         self._task.module.eval()
-        with torch.no_grad(), self._meter.paused():
-            scores = evaluate(self._task.module)
+        with self._meter.paused():
+            scores = self._processes.look(partial(evaluate, self._task.module))
         self._task.module.train()
         return {f"eval/{name}": score for name, score in scores.items()}
 
@@ -218,10 +227,9 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
-        whole = self._processes.whole
-        weights = {name: whole(p.detach()).cpu() for p, name in self._names.items()}
-        state = checkpoints.optimizer_tensors(self._optimizer, self._names)
-        state = {name: whole(value).cpu() for name, value in state.items()}
+        whole, names = self._processes.whole, self._names
+        weights = self._kept((name, whole(p)) for p, name in names.items())
+        state = self._kept(self._processes.optimizer_tensors(names))
         if self._processes.is_main:
             checkpoints.save(
                 self.folder,
@@ -233,10 +241,15 @@ class _Run:
             )  # fmt: skip
         self._processes.wait()
 
+    def _kept(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Whole tensors, in the memory of the process that writes them and of no other."""
+        is_main = self._processes.is_main
+        return {name: tensor.cpu() for name, tensor in tensors if is_main}
+
     def _set_rates(self) -> dict[str, float]:
         """Sets the rates of the step that comes; what to log of them."""
         rate = learning_rate_at(self.step, self._config)
-        for group in self._optimizer.param_groups:
+        for group in self._processes.param_groups:
             group["lr"] = rate * group["factor"]
         names = self._names.values()
         parts = {self._task.part(name): self._task.learning_rate_factor(name) for name in names}
@@ -249,38 +262,41 @@ class _Run:
         config, share = self._config, self._processes.share
         place = number * share.num_processes + share.rank
         torch.manual_seed(config.seed * 1_000_003 + self.step + (place << 32))
-        device = self._processes.device
-        tensors = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
-        bf16 = config.precision == "bfloat16"
-        looks = number == 0 and config.inspect_every and self.step % config.inspect_every == 0
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss: Loss = self._root(tensors)
+        tensors = self._placed(batch.tensors)
+        with self._autocast():
+            loss: Loss = self._processes.call(partial(self._task.loss, tensors))
         weight = batch.step_weight
         if weight is None:
             weight = sum(self._processes.gather(loss.weight))
-        # Data parallelism averages over processes and this wants their sum.
+        # The processes' gradients are averaged and this wants their sum.
         scaled = loss.total * (share.num_processes / max(1, weight))
-        with self._processes.accumulate(self._root, is_last=batch.is_last):
-            scaled.backward()
+        self._processes.backward(scaled, is_last=batch.is_last)
         sums["loss"] += loss.total.item() / max(1, weight)
         for name, (value, count) in loss.metrics.items():
             sums[f"sum/{name}"] += value
             sums[f"weight/{name}"] += count
-        if looks:
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-            with torch.no_grad(), self._meter.paused(), autocast:
-                found = self._root(tensors, inspect=True)
-            for name, value in found.items():
-                sums[f"sum/{name}"] += value
-                sums[f"weight/{name}"] += 1
+        if number == 0 and config.inspect_every and self.step % config.inspect_every == 0:
+            with self._meter.paused():
+                self._inspect(batch, sums)
 
-    def _clip(self, loss: float, seen: list[MicroBatch]) -> float:
-        """Bounds the gradient's norm and returns what it was; stops the run if it is no number."""
-        norm = nn.utils.clip_grad_norm_(list(self._names), self._config.clip_norm)
-        value = self._processes.whole(norm).item()
-        if not torch.isfinite(torch.tensor([loss, value])).all():
-            self._report_bad_step(loss, value, seen)
-        return value
+    def _inspect(self, batch: MicroBatch, sums: dict[str, float]) -> None:
+        """Adds the model's health to `sums`, seen on the same batch by all processes.
+
+        What is spread over them must be used by all, and equally often.
+        """
+        tensors = self._placed(self._processes.largest(batch.tensors))
+        with self._autocast():
+            found = self._processes.look(partial(self._task.inspect, tensors))
+        for name, value in found.items():
+            sums[f"sum/{name}"] += value
+            sums[f"weight/{name}"] += 1
+
+    def _placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._processes.device) for name, tensor in tensors.items()}
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self._config.precision == "bfloat16"
+        return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=bf16)
 
     def _report_bad_step(self, loss: float, norm: float, seen: list[MicroBatch]) -> None:
         path = (
@@ -294,41 +310,23 @@ class _Run:
             f"below {self._config.learning_rate:.1e}, it goes on from the last checkpoint"
         )
 
-    def _restore(self) -> int:
+    def _last_checkpoint(self) -> checkpoints.Checkpoint | None:
+        """The newest one, its weights in the model that is not laid out yet."""
         found = checkpoints.latest(self.folder)
-        if found is None:
-            return 0
-        missing = sorted(set(self._names.values()) ^ set(found.weights))
-        if missing:
-            raise ConfigurationError(
-                f"The checkpoint in {self.folder} and this model differ in {len(missing)} trained "
-                f"tensors (first: {missing[0]}): it is of another model, choose another run folder"
-            )
-        with torch.no_grad():
-            for parameter, name in self._names.items():
-                if parameter.shape != found.weights[name].shape:
-                    raise ConfigurationError(
-                        f"The checkpoint in {self.folder} is of another model, {name} has shape "
-                        f"{list(found.weights[name].shape)} there and {list(parameter.shape)} "
-                        "here: choose another run folder"
-                    )
-                parameter.copy_(self._processes.spread(found.weights[name], parameter))
-        checkpoints.restore_optimizer(
-            self._optimizer, found.optimizer, self._names, self._processes.spread
-        )
-        return found.step
+        if found is not None:
+            checkpoints.restore_weights(found.weights, self._trained(), self.folder)
+        return found
 
 
 class _Root(nn.Module):
-    """What is wrapped for several processes: everything a step does with the model is inside."""
+    """What is laid out over processes: everything a step does with the model is called in here."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = task.module
-        self._loss, self._inspect = task.loss, task.inspect
+        self.module = module
 
-    def forward(self, batch: dict[str, Tensor], inspect: bool = False) -> Any:
-        return self._inspect(batch) if inspect else self._loss(batch)
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
 
 
 def _means(sums: dict[str, float]) -> dict[str, float]:
@@ -366,6 +364,15 @@ def _check_same_configuration(run_folder: Path, config: TrainConfig) -> None:
         raise ConfigurationError(
             f"The run in {run_folder} was started with another {', '.join(changed)}: "
             "give the same values to resume it, or choose another run folder"
+        )
+
+
+def _check_same_step(run_folder: Path, steps: list[int]) -> None:
+    if len(set(steps)) > 1:
+        rank = next(rank for rank, step in enumerate(steps) if step != steps[0])
+        raise ConfigurationError(
+            f"Process {rank} would go on from step {steps[rank]} and process 0 from step "
+            f"{steps[0]}: {run_folder} must be one folder that all of them see"
         )
 
 

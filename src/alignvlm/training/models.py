@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForImageTextToText,
@@ -16,18 +21,23 @@ from transformers import (
 
 from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError
 from alignvlm.model.build import AlignVLM
+from alignvlm.model.compat import quiet
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.presets import find_preset
 from alignvlm.model.processing import AlignVLMProcessor
 from alignvlm.training.configuration import LoraConfig, ModelConfig
+from alignvlm.weights.shipped import add_adapter, vision_weights
 
-__all__ = ["DOCUMENT_ENCODER", "SMOLLM2", "build_model", "merged_state"]
+__all__ = ["DOCUMENT_ENCODER", "SMOLLM2", "build_model", "merged_state", "save_merged"]
 
 DOCUMENT_ENCODER = "document-encoder"
 SMOLLM2 = "smollm2-135m"
 
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError)
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+
+# Modules beside the language model, as patterns that quantization passes over.
+_NOT_LLM = (r".*(vision|visual|image_encoder|connector|projector|merger|aligner|qformer)[^.]*",)
 
 
 def build_model(
@@ -50,14 +60,59 @@ def build_model(
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
     if config.pretrained is not None:
         model, processor = _pretrained(config.pretrained, dtype, lora)
+        _check_same(config, model)
+    elif lora is not None and lora.quantize:
+        raise ConfigurationError(
+            "lora.quantize reads the weights of a saved model in four bits: set model.pretrained "
+            "to one, or lora.quantize=false"
+        )
     else:
         model, processor = _fresh(config, dtype)
-    model.set_attn_implementation(config.attention)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _set_up(model, config)
     if lora is not None:
+        torch.manual_seed(seed)  # the same adapters whatever the connector has drawn
         _add_lora(model, lora)
     return model, processor
+
+
+def _set_up(model: PreTrainedModel, config: ModelConfig) -> None:
+    """Chooses the attention and whether activations are recomputed."""
+    try:
+        model.set_attn_implementation(config.attention)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers makes every input require a gradient, for reentrant checkpoints: a
+            # frozen encoder would then run backward for nothing.
+            model.disable_input_require_grads()
+    except (ValueError, ImportError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigurationError(
+            f"A model of type {model.config.model_type!r} takes no model.attention="
+            f"{config.attention} with model.gradient_checkpointing="
+            f"{str(config.gradient_checkpointing).lower()} here ({reason}): set "
+            "model.attention=sdpa or model.gradient_checkpointing=false"
+        ) from error
+
+
+def _check_same(config: ModelConfig, model: PreTrainedModel) -> None:
+    """Raises ConfigurationError where a run asks for what the saved model has otherwise."""
+    default = ModelConfig(pretrained=config.pretrained)
+    asked = {f"tiling.{name}": value for name, value in config.tiling.items()}
+    if config.preset is not None or config.connector != default.connector:
+        asked |= {f"connector.{name}": value for name, value in config.connector.items()}
+    if config.preset is not None or config.vision_feature_layer != default.vision_feature_layer:
+        asked["vision_feature_layer"] = config.vision_feature_layer
+    for setting, value in asked.items():
+        group, _, name = setting.partition(".")
+        found = getattr(model.config, group, None)
+        if name:
+            found = found.get(name) if isinstance(found, dict) else None
+        if json.dumps(found) != json.dumps(value):
+            raise ConfigurationError(
+                f"The model in {config.pretrained} has model.{setting}={json.dumps(found)} and "
+                f"the run asks for {json.dumps(value)}: set what the model has, or start from "
+                "another one"
+            )
 
 
 def _fresh(
@@ -79,11 +134,13 @@ def _fresh(
                 whole.image_token_id,
             )
     if vision == DOCUMENT_ENCODER:
-        vision = _document_encoder(config.vision_options)
+        vision = _document_encoder(config.vision_options, "vision" in config.tuned)
     if llm == SMOLLM2:
         from alignvlm.weights.smollm2 import load_smollm2
 
         llm, tokenizer = load_smollm2(torch.float32)
+        if "llm" in config.tuned:
+            add_adapter(llm)
     builder: Any = AlignVLM
     model = builder.build(
         vision=vision,
@@ -100,11 +157,22 @@ def _fresh(
     return model, AlignVLMProcessor.build(tokenizer, model.config)
 
 
-def _document_encoder(options: Any) -> DocumentEncoder:
+def _document_encoder(options: Any, tuned: bool) -> DocumentEncoder:
     from alignvlm.weights.ppocr import load_trunk
 
     encoder = DocumentEncoder(DocumentEncoderConfig(**options))
-    load_trunk(encoder.trunk)
+    if not tuned:
+        load_trunk(encoder.trunk)
+        return encoder
+    weights, parts = vision_weights(), encoder.state_dict()
+    other = [name for name in parts if weights[name].shape != parts[name].shape]
+    if other:
+        raise ConfigurationError(
+            f"model.tuned names vision, and with model.vision_options its {other[0]} is "
+            f"{list(parts[other[0]].shape)}, not {list(weights[other[0]].shape)} as trained: "
+            "take 192 of hidden_size for every 8 x 4 px of a cell, and leave the layers alone"
+        )
+    encoder.load_state_dict(weights)
     return encoder
 
 
@@ -138,17 +206,27 @@ def _pretrained(
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if lora is not None and lora.quantize:
         options["quantization_config"] = _four_bits()
+    loader: Any = AutoModelForImageTextToText
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, **options)
-        return model, AutoProcessor.from_pretrained(source)
+        with quiet():
+            model, found = loader.from_pretrained(source, output_loading_info=True, **options)
+            processor = AutoProcessor.from_pretrained(source)
     except _LOADING_ERRORS as error:
         raise WeightsError(
             f"No image-text-to-text model can be loaded from {source!r} ({type(error).__name__}): "
             "check model.pretrained, it needs config.json, safetensors and the processor's files"
         ) from error
+    # A tensor that is not there would be drawn at random, without a word.
+    if missing := sorted(found["missing_keys"]):
+        raise WeightsError(
+            f"The weights in {source!r} lack {len(missing)} tensors of the model (first: "
+            f"{missing[0]}): save it again, or set model.pretrained to a whole one"
+        )
+    return model, processor
 
 
 def _four_bits() -> Any:
+    """Four bits for the language model's matrices; encoder and connector stay as they are."""
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -156,7 +234,10 @@ def _four_bits() -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["lm_head", *_NOT_LLM],
     )
 
 
@@ -173,25 +254,62 @@ def _add_lora(model: PreTrainedModel, lora: LoraConfig) -> None:
             f"The model type {model.config.model_type!r} keeps its language model where LoRA does "
             "not look for it: train it whole, without lora"
         )
-    kept = {name: p.requires_grad for name, p in language_model.named_parameters()}
     config = PeftConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
     )
+    _check_targets(lora.targets, language_model)
     inject_adapter_in_model(config, language_model)
-    for name, parameter in language_model.named_parameters():
-        if name not in kept and parameter.requires_grad:
-            parameter.data = parameter.data.float()  # steps of 1e-4 vanish in bfloat16's 8 bits
+
+
+def _check_targets(targets: Sequence[str], language_model: nn.Module) -> None:
+    """Adapters go where they are wanted: a name that nothing has would be passed over."""
+    layers = [name for name, part in language_model.named_modules() if isinstance(part, nn.Linear)]
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    for target in targets:
+        if target not in known and not any(name.endswith(f".{target}") for name in layers):
+            close = difflib.get_close_matches(target, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigurationError(
+                f"lora.targets names {target!r}{hint} and no layer of the language model is called "
+                f"so: choose among {', '.join(known)}"
+            )
+
+
+def save_merged(model: PreTrainedModel, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Writes a model as `from_pretrained` takes it, without adapters and four-bit weights.
+
+    Args:
+        model: as it was trained; where it was quantized it forgets that.
+        state: its state dict, whole.
+        folder: where to.
+    """
+    merged = merged_state(model, state)
+    if getattr(model, "hf_quantizer", None) is not None:
+        del model.hf_quantizer  # it would write the weights as it made them
+        del model.config.quantization_config
+    model.save_pretrained(folder, state_dict=merged)
 
 
 def merged_state(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict in which adapters are added to the matrices they belong to.
 
-    W + (alpha / r) B A, in float32, rounded once to the type of W. Without adapters it is `state`.
+    W + (alpha / r) B A, in float32, rounded once to the type of W; a W of four bits becomes what
+    it was computed with. Without adapters it is `state`.
     """
     merged = {name.replace(".base_layer", ""): value for name, value in state.items()}
+    for name, module in model.named_modules():
+        quantized = getattr(getattr(module, "weight", None), "quant_state", None)
+        place = name.removesuffix(".base_layer")
+        if quantized is not None:
+            from bitsandbytes.functional import dequantize_4bit
+
+            parts = [key for key in merged if key.startswith(f"{place}.weight.")]
+            for key in parts:  # how the four bits were scaled
+                del merged[key]
+            merged[f"{place}.weight"] = dequantize_4bit(module.weight.data, quantized).cpu()
     for name, module in model.named_modules():
         if not hasattr(module, "lora_A"):
             continue

@@ -1,43 +1,67 @@
 """The processes of a run: what they share, and what each holds of the model.
 
 Accelerate finds the device and the other processes, whoever started them (`accelerate launch`,
-`torchrun`, nobody), wraps the model for data parallelism, and hands it to DeepSpeed where its
-configuration says so.
+`torchrun`, nobody). What is spread over them is the recipe's matter, one class a layout: nothing
+(`DataParallel`), weights, gradients and optimizer by torch (`Fsdp2`) or by DeepSpeed
+(`alignvlm.training.zero3`). All of them give and take whole tensors, so that a run can go on under
+another one.
 
-FSDP2 is torch's own `fully_shard` here. Accelerate's way of applying it puts the embedding table
-into a unit of its own, which is gathered while tokens are looked up and at no other time; ALIGN
-mixes the rows of the same table inside the connector. So the table, the LM head and the connector
-stay together in the root unit, which is whole from the first operation of a forward pass to the
-last of the backward pass, and every layer of encoder and language model is a unit of its own.
+Collective operations must meet in the same order in all processes, or all of them wait for ever:
+every method here that says "all processes" is to be called by all, and alike.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import AlignVLMError, ConfigurationError
+from alignvlm.training import checkpoint as checkpoints
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.task import Share
 
-__all__ = ["Processes"]
+__all__ = ["DataParallel", "Fsdp2", "Processes", "open_processes"]
 
 T = TypeVar("T")
 
+# What says, in a process, that a launcher's configuration is of a layout.
+_LAUNCHED = {"ACCELERATE_USE_FSDP": "fsdp2", "ACCELERATE_USE_DEEPSPEED": "zero3"}
 
-class Processes:
-    """This process among those of a run.
+
+def open_processes(config: TrainConfig) -> Processes:
+    """This process among those of a run, in the layout that `config.sharding` names.
+
+    Raises:
+        ConfigurationError: the layout is not possible here, or another one than the launcher's; a
+            process has no GPU of its own; the processes were started with different settings.
+        MissingDependencyError: "zero3" without DeepSpeed.
+    """
+    _check_launch(config)
+    if config.sharding == "zero3":
+        from alignvlm.training.zero3 import Zero3
+
+        processes: Processes = Zero3(config)
+    else:
+        processes = Fsdp2(config) if config.sharding == "fsdp2" else DataParallel(config)
+    _check_same_settings(processes, config)
+    return processes
+
+
+class Processes(ABC):
+    """This process among those of a run, and its part of the model under training.
 
     Attributes:
         device: where this process computes.
         share: its number and how many there are.
-
-    Raises:
-        ConfigurationError: the sharding asked for is not possible here.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -46,14 +70,11 @@ class Processes:
 
         # Some encoders have parameters behind the layer that F is taken from.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self._accelerator = Accelerator(cpu=config.device == "cpu", kwargs_handlers=[unused])
-        self._sharding = config.sharding
-        if config.sharding == "zero3" and self._accelerator.distributed_type != "DEEPSPEED":
-            raise ConfigurationError(
-                "sharding is 'zero3' and this run was not started by DeepSpeed: start it with "
-                "accelerate launch --config_file recipes/accelerate/zero3.yaml, or set "
-                "sharding=fsdp2"
-            )
+        # The loop computes under autocast itself, whatever the launcher's configuration says.
+        self._accelerator = Accelerator(
+            cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[unused]
+        )
+        self._config = config
         self.share = Share(
             rank=self._accelerator.process_index, num_processes=self._accelerator.num_processes
         )
@@ -65,42 +86,193 @@ class Processes:
         """Whether this process writes files."""
         return self.share.rank == 0
 
-    def prepare(self, root: nn.Module) -> nn.Module:
-        """The module on this process's device, shared with the others in the way asked for."""
-        root.to(self.device)
-        if self._sharding == "fsdp2":
-            _shard(root, self.device, self.share.num_processes)
-            return root
-        return self._accelerator.prepare_model(root) if self.share.num_processes > 1 else root
+    @abstractmethod
+    def prepare(self, root: nn.Module, make_optimizer: Callable[[], torch.optim.AdamW]) -> None:
+        """Takes over the module, laid out for training, and an optimizer over its parameters.
 
-    def accumulate(self, root: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
-        """Around a backward pass: gradients are exchanged after the last of a step alone."""
-        if self._sharding == "fsdp2":
-            root.set_requires_gradient_sync(is_last)  # type: ignore[operator]
-            return nullcontext()
-        return nullcontext() if is_last else self._accelerator.no_sync(root)
+        Args:
+            root: everything that a step does with the model is called through it.
+            make_optimizer: called once the parameters are the ones to train.
+        """
+
+    @property
+    @abstractmethod
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups; what is set there holds from the next step on."""
+
+    @abstractmethod
+    def call(self, function: Callable[[], T]) -> T:
+        """What a function makes of the model; all processes, and alike."""
+
+    def look(self, function: Callable[[], T]) -> T:
+        """`call` without a gradient."""
+        with torch.no_grad():
+            return self.call(function)
+
+    @abstractmethod
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Adds to the gradient, the mean over processes once `is_last`; all processes."""
+
+    @abstractmethod
+    def step(self) -> float:
+        """Clips the gradient, steps unless it is no number, and drops it; all processes.
+
+        Returns:
+            The norm of the gradient over all parameters and processes, before clipping.
+        """
+
+    @abstractmethod
+    def whole(self, tensor: Tensor) -> Tensor:
+        """The tensor's values, gathered if it is spread over processes; all processes."""
+
+    @abstractmethod
+    def optimizer_tensors(self, names: Mapping[nn.Parameter, str]) -> Iterator[tuple[str, Tensor]]:
+        """AdamW's state as whole tensors `<parameter>/<state>`, one by one; all processes."""
+
+    @abstractmethod
+    def restore_optimizer(
+        self, tensors: dict[str, Tensor], names: Mapping[nn.Parameter, str]
+    ) -> None:
+        """Inverse of `optimizer_tensors`."""
 
     def gather(self, value: T) -> list[T]:
-        """What every process passes, in their order."""
+        """What every process passes, in their order; all processes."""
         if self.share.num_processes == 1:
             return [value]
         gathered: list[Any] = [None] * self.share.num_processes
         torch.distributed.all_gather_object(gathered, value)
         return gathered
 
+    def largest(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of what the processes pass, that with the most numbers; all processes."""
+        sizes = self.gather(sum(tensor.numel() for tensor in tensors.values()))
+        box = [tensors]
+        if len(sizes) > 1:
+            torch.distributed.broadcast_object_list(box, src=sizes.index(max(sizes)))
+        return box[0]
+
+    def wait(self) -> None:
+        """Returns once every process has come here."""
+        self._accelerator.wait_for_everyone()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What ends one process in this block ends all of them, so that none waits for it."""
+        failure: AlignVLMError | None = None
+        try:
+            yield
+        except AlignVLMError as error:
+            failure = error
+        found = [text for text in self.gather(failure and str(failure)) if text]
+        if failure is not None:
+            raise failure
+        if found:
+            raise ConfigurationError(found[0])
+
+    def _need_others(self) -> None:
+        if not torch.distributed.is_initialized():
+            raise ConfigurationError(
+                f"sharding is {self._config.sharding!r} and there is one process alone: start the "
+                "run with accelerate launch or torchrun, or set sharding=none"
+            )
+
+
+class _Torch(Processes):
+    """Layouts in which torch's own optimizer holds the state."""
+
+    _root: nn.Module
+    _optimizer: torch.optim.AdamW
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """See `Processes.param_groups`."""
+        return self._optimizer.param_groups
+
+    def call(self, function: Callable[[], T]) -> T:
+        """See `Processes.call`."""
+        return self._root(function)
+
+    def step(self) -> float:
+        """See `Processes.step`."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._config.clip_norm)
+        value = self.whole(norm)
+        if value.isfinite():
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return value.item()
+
     def whole(self, tensor: Tensor) -> Tensor:
-        """The tensor itself, gathered from all processes if it is spread over them."""
+        """See `Processes.whole`."""
+        tensor = tensor.detach()
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def spread(self, tensor: Tensor, like: Tensor) -> Tensor:
+    def optimizer_tensors(self, names: Mapping[nn.Parameter, str]) -> Iterator[tuple[str, Tensor]]:
+        """See `Processes.optimizer_tensors`."""
+        for name, tensor in checkpoints.optimizer_tensors(self._optimizer, names).items():
+            yield name, self.whole(tensor)
+
+    def restore_optimizer(
+        self, tensors: dict[str, Tensor], names: Mapping[nn.Parameter, str]
+    ) -> None:
+        """See `Processes.restore_optimizer`."""
+        checkpoints.restore_optimizer(self._optimizer, tensors, names, self._spread)
+
+    def _spread(self, tensor: Tensor, like: Tensor) -> Tensor:
         """A whole tensor in the layout of another one; the inverse of `whole`."""
         if isinstance(like, DTensor):
             return distribute_tensor(tensor.to(self.device), like.device_mesh, like.placements)
         return tensor.to(like.device)
 
-    def wait(self) -> None:
-        """Returns once every process has come here."""
-        self._accelerator.wait_for_everyone()
+
+class DataParallel(_Torch):
+    """One process alone, or several with the whole model each."""
+
+    def prepare(self, root: nn.Module, make_optimizer: Callable[[], torch.optim.AdamW]) -> None:
+        """See `Processes.prepare`."""
+        self._root = root.to(self.device)
+        if self.share.num_processes > 1:
+            self._root = self._accelerator.prepare_model(root)
+        self._optimizer = make_optimizer()
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """See `Processes.backward`."""
+        if is_last:
+            loss.backward()
+            return
+        with self._accelerator.no_sync(self._root):
+            loss.backward()
+
+
+class Fsdp2(_Torch):
+    """Weights, gradients and optimizer spread over the processes by torch's `fully_shard`.
+
+    Accelerate's way of applying it puts the embedding table into a unit of its own, which is
+    gathered while tokens are looked up and at no other time; ALIGN mixes the rows of the same
+    table inside the connector. So the table, the LM head and the connector stay together in the
+    root unit, which is whole from the first operation of a forward pass to the last of the
+    backward pass, and every layer of encoder and language model is a unit of its own.
+    """
+
+    def prepare(self, root: nn.Module, make_optimizer: Callable[[], torch.optim.AdamW]) -> None:
+        """See `Processes.prepare`."""
+        self._need_others()
+        self._root = root.to(self.device)
+        _shard(root, self.device, self.share.num_processes)
+        self._optimizer = make_optimizer()
+
+    def look(self, function: Callable[[], T]) -> T:
+        """See `Processes.look`."""
+        try:
+            return super().look(function)
+        finally:
+            # The root unit waits for a backward pass, and would keep the present weights till then.
+            self._root.reshard()  # type: ignore[operator]
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """See `Processes.backward`."""
+        self._root.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        loss.backward()
 
 
 def _shard(root: nn.Module, device: torch.device, num_processes: int) -> None:
@@ -108,11 +280,6 @@ def _shard(root: nn.Module, device: torch.device, num_processes: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if not torch.distributed.is_initialized():
-        raise ConfigurationError(
-            "sharding is 'fsdp2' and there is one process alone: start the run with accelerate "
-            "launch or torchrun, or set sharding=none"
-        )
     mesh = init_device_mesh(device.type, (num_processes,))
     for layers in [part for part in root.modules() if isinstance(part, nn.ModuleList)]:
         for layer in layers:
@@ -127,3 +294,35 @@ def _inside(root: nn.Module, layers: nn.ModuleList) -> bool:
     lists = {n for n, part in root.named_modules() if isinstance(part, nn.ModuleList)}
     parents = [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
     return "connector" in name.split(".") or any(parent in lists for parent in parents)
+
+
+def _check_launch(config: TrainConfig) -> None:
+    """Raises a ConfigurationError if the launcher and the recipe contradict each other."""
+    for variable, layout in _LAUNCHED.items():
+        if os.environ.get(variable, "").lower() == "true" and layout != config.sharding:
+            raise ConfigurationError(
+                f"The launcher's configuration is one for {layout} and the recipe says "
+                f"sharding={config.sharding}: set sharding={layout}, or start with the "
+                "configuration of the other"
+            )
+    if config.device.startswith("cuda"):
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        here = max(here, int(os.environ.get("LOCAL_RANK", "0")) + 1)
+        gpus = torch.cuda.device_count()
+        if here > gpus:
+            raise ConfigurationError(
+                f"{here} processes were started on a machine with {gpus} GPUs and each needs one of "
+                f"its own: start {max(1, gpus)}, or make more visible by CUDA_VISIBLE_DEVICES"
+            )
+
+
+def _check_same_settings(processes: Processes, config: TrainConfig) -> None:
+    """Raises a ConfigurationError in all processes if they would wait for each other for ever."""
+    settings = json.loads(json.dumps(asdict(config)))
+    del settings["device"]  # numbered
+    for rank, theirs in enumerate(every := processes.gather(settings)):
+        if differing := sorted(name for name in theirs if theirs[name] != every[0][name]):
+            raise ConfigurationError(
+                f"Process {rank} of this run was started with another {', '.join(differing)} than "
+                "process 0: give the same recipe and the same --set to all of them"
+            )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alignvlm.errors import TrainingError
-from alignvlm.training.files import write_atomically
+from alignvlm.training.files import each_line, to_line
 
 __all__ = ["Quarantine"]
 
@@ -37,6 +37,7 @@ class Quarantine:
         self._batch_size = batch_size
         self._num_broken = 0
         self._first_step: int | None = None
+        self._known: set[tuple[Any, Any]] | None = None  # what the file holds, once it was read
 
     def add(self, step: int, found: Sequence[dict[str, Any]]) -> None:
         """Takes what all processes found in a step; some of it they all found.
@@ -63,9 +64,23 @@ class Quarantine:
 
     def _append(self, records: list[dict[str, Any]]) -> None:
         """A resumed run meets samples again that stand here already; each stands once."""
-        old = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
-        known = {tuple(json.loads(line)[k] for k in ("source", "key")) for line in old}
-        new = [r for r in records if (r["source"], r["key"]) not in known]
-        if new:
-            lines = [*old, *(json.dumps(record, ensure_ascii=False) for record in new)]
-            write_atomically(self._path, "".join(line + "\n" for line in lines))
+        if self._known is None:
+            lines = filter(None, each_line(self._path))
+            self._known = {(line.get("source"), line.get("key")) for line in lines}
+        new = [r for r in records if (r["source"], r["key"]) not in self._known]
+        if not new:
+            return
+        self._known |= {(record["source"], record["key"]) for record in new}
+        # Lines are added, for a long run that skips long samples would write them all every step.
+        with self._path.open("a+b") as file:
+            if file.tell() and not _ends_with_newline(file):
+                file.write(b"\n")
+            file.write("".join(map(to_line, new)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_with_newline(file: IO[bytes]) -> bool:
+    """Whether the last line is whole; a kill may have cut it."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

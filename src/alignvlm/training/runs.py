@@ -51,7 +51,7 @@ def open_run(config: RunConfig, device: str) -> tuple[VLMTask, TrainConfig]:
         encoder, batches = ForeignEncoder(processor, batches), replace(batches, pack=False)
     made = MixtureBatches(mixture, encoder, batches, _TILE_COST_TOKENS)
     recipe = json.loads(to_json(config))
-    return VLMTask(model, processor, made, config.rates, recipe), settings
+    return VLMTask(model, processor, made, config.rates, recipe, config.lora), settings
 
 
 def open_mixture(config: RunConfig) -> Mixture:

@@ -6,22 +6,26 @@ Letters: L length of a row, T tiles, D LLM width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, ProcessorMixin
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, TrainingError, WeightsError
 from alignvlm.model.compat import quiet
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.splice import IGNORED_LABEL
 from alignvlm.training.batches import MixtureBatches
-from alignvlm.training.configuration import Rates
+from alignvlm.training.configuration import LoraConfig, Rates
+from alignvlm.training.cost import flops
 from alignvlm.training.health import align_health
-from alignvlm.training.models import merged_state
+from alignvlm.training.meter import peak_flops
+from alignvlm.training.models import save_merged
 from alignvlm.training.task import Loss, MicroBatch, Share, Task
 from alignvlm.weights.cache import atomic_folder
 
@@ -29,7 +33,8 @@ __all__ = ["VLMTask", "part_of"]
 
 # Names under which the parts of other models go in transformers.
 _VISION = ("vision", "visual", "image_encoder")
-_CONNECTOR = ("connector", "projector", "merger", "projection", "aligner")
+_CONNECTOR = ("connector", "projector", "merger", "aligner", "qformer")
+_PROJECTION = "projection"  # a connector, or, inside an encoder, how it embeds its patches
 
 _INSPECTED_TILES = 4
 
@@ -44,8 +49,9 @@ class VLMTask(Task):
         model: AlignVLM's own, or any other of transformers.
         processor: of the model; saved with it.
         batches: where the micro-batches come from.
-        rates: peak learning rates; parts without one are frozen here.
+        rates: peak learning rates; parts without one are frozen here, the others made float32.
         recipe: the resolved recipe as JSON values, written into the run's folder.
+        lora: the adapters that are in the model, for counting its FLOPs.
 
     Raises:
         ConfigurationError: a part that shall train has no parameters.
@@ -58,8 +64,9 @@ class VLMTask(Task):
         batches: MixtureBatches,
         rates: Rates,
         recipe: dict[str, Any] | None = None,
+        lora: LoraConfig | None = None,
     ) -> None:
-        self._recipe = recipe or {}
+        self._recipe, self._lora = recipe or {}, lora
         self._model, self._processor, self._batches = model, processor, batches
         self._rates = {"vision": rates.vision, "connector": rates.connector, "llm": rates.llm}
         self._peak = max((rate for rate in self._rates.values() if rate), default=0.0)
@@ -68,8 +75,11 @@ class VLMTask(Task):
         for name, parameter in model.named_parameters():
             part = part_of(name)
             wanted = bool(self._rates[part]) and (part != "llm" or not adapted or "lora_" in name)
-            parameter.requires_grad_(wanted and parameter.is_floating_point())
-            found |= {part} if wanted else set()
+            trains = wanted and parameter.is_floating_point()
+            parameter.requires_grad_(trains)
+            if trains:  # small steps vanish in bfloat16's 8 bits
+                parameter.data = parameter.data.float()
+                found.add(part)
         if missing := [part for part, rate in self._rates.items() if rate and part not in found]:
             raise ConfigurationError(
                 f"rates.{missing[0]} is set and the model has no {missing[0]} to train: leave it "
@@ -82,8 +92,11 @@ class VLMTask(Task):
         return self._model
 
     def micro_batches(self, config: Any, first_step: int, share: Share) -> Iterator[MicroBatch]:
-        """See `Task.micro_batches`."""
-        return self._batches(config.num_steps, first_step, share, config.num_workers)
+        """See `Task.micro_batches`; with the model's FLOPs where a device's peak is known."""
+        measured = peak_flops(config.device) is not None
+        for batch in self._batches(config.num_steps, first_step, share, config.num_workers):
+            counts = {**batch.counts, **(self._flops(batch) if measured else {})}
+            yield replace(batch, counts=counts)
 
     def learning_rate_factor(self, name: str) -> float:
         """The rate of the part that a parameter belongs to, over the largest one."""
@@ -108,21 +121,52 @@ class VLMTask(Task):
         states = hidden[:, :-1][learned]
         if weight == 0:
             return Loss(0.0 * hidden.float().sum(), 0, {})
+        if torch.is_autocast_enabled(states.device.type):
+            states = states.to(torch.get_autocast_dtype(states.device.type))
         head = self._model.lm_head.weight.to(states.dtype)
-        total = functional.linear_cross_entropy(
-            states, head, targets[learned], reduction="sum", options=_LOSS_CHUNK
+        # One by one: a sum of thousands would be rounded to bfloat16's 8 bits.
+        losses = functional.linear_cross_entropy(
+            states, head, targets[learned], reduction="none", options=_LOSS_CHUNK
         )
-        return Loss(total, weight, {})
+        return Loss(losses.float().sum(), weight, {})
+
+    def _flops(self, batch: MicroBatch) -> dict[str, float]:
+        """What the model needs for a row, recomputation not counted, as MFU does."""
+        if not isinstance(self._model, AlignVLMForConditionalGeneration):
+            return {}
+        positions = batch.tensors.get("position_ids")
+        num_tokens = int(batch.counts["text_tokens"] + batch.counts["visual_tokens"])
+        squares = num_tokens**2
+        if positions is not None:
+            starts = (positions[0, :num_tokens] == 0).nonzero().flatten()
+            ends = torch.cat((starts[1:], starts.new_tensor([num_tokens])))
+            squares = int(((ends - starts) ** 2).sum())
+        cost = flops(
+            self._model.config,
+            text_tokens=int(batch.counts["text_tokens"]),
+            visual_tokens=int(batch.counts["visual_tokens"]),
+            num_tiles=int(batch.counts["tiles"]),
+            sum_squared_lengths=squares,
+            trained=Rates(**self._rates),
+            checkpointing=False,
+            lora=self._lora,
+            loss_tokens=int((batch.tensors["labels"] != IGNORED_LABEL).sum()),
+        )
+        return {"flops": float(cost.model)}
 
     def inspect(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """The connector's health on a few tiles, under names that begin with "health/"."""
         model = self._model
-        if not isinstance(model, AlignVLMForConditionalGeneration) or "pixel_values" not in batch:
+        if not isinstance(model, AlignVLMForConditionalGeneration):
             return {}
         inner = model.model
+        # A sharded encoder is gathered by all processes together: one without images takes part.
+        tiles = batch.get("pixel_values", self._blank_tile(batch["input_ids"].device))
         features = inner.get_image_features(
-            batch["pixel_values"][:_INSPECTED_TILES], return_dict=True
+            tiles[:_INSPECTED_TILES], return_dict=True
         ).last_hidden_state
+        if "pixel_values" not in batch:
+            return {}
         found = align_health(
             inner.connector, features, inner.text_embeddings(), grid=model.config.feature_grid
         )
@@ -132,20 +176,31 @@ class VLMTask(Task):
         """Writes `model` in the run folder, as `from_pretrained` takes it, adapters merged."""
         # Tied tensors are one parameter: gathered once, they stay one, and are saved as one.
         held = self._model.state_dict(keep_vars=True)
-        once = {id(value): whole(value.detach()).cpu() for value in held.values()}
-        state = {name: once[id(value)] for name, value in held.items()}
+        once = {}
+        for value in {id(value): value for value in held.values()}.values():
+            gathered = whole(value.detach())
+            if writes:  # as many copies as processes would fill a machine's memory
+                once[id(value)] = gathered.cpu()
         if not writes or (run_folder / "model").exists():
             return
-        with atomic_folder(run_folder / "model") as folder, quiet():
-            self._model.save_pretrained(folder, state_dict=merged_state(self._model, state))
-            self._processor.save_pretrained(folder)
+        state = {name: once[id(value)] for name, value in held.items()}
+        try:
+            with atomic_folder(run_folder / "model") as folder, quiet():
+                save_merged(self._model, state, folder)
+                self._processor.save_pretrained(folder)
+        except (OSError, SafetensorError, WeightsError) as error:
+            raise TrainingError(
+                f"The trained model cannot be written to {run_folder / 'model'} "
+                f"({_cause(error)}): free some space and run the same command again, it only "
+                "writes the model"
+            ) from error
 
     def _hidden_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Last hidden states [B, L, D] and the labels [B, L] aligned with them.
 
         A row without an image runs encoder and connector over a blank tile whose result counts
-        nothing: processes exchange the gradients of every parameter, and one that never touched
-        some of them would leave the others waiting.
+        nothing: processes exchange weights and gradients of every part, in the order of use, and
+        one that never touched some of them would leave the others waiting.
         """
         inner = self._model.model
         mask, labels = batch.get("attention_mask"), batch["labels"]
@@ -155,8 +210,9 @@ class VLMTask(Task):
             )
             embeds, mask, labels = spliced.inputs_embeds, spliced.attention_mask, spliced.labels
         else:
+            nothing = self._nothing(batch["input_ids"].device)
             embeds = inner.get_input_embeddings()(batch["input_ids"])
-            embeds = embeds + self._nothing(embeds)
+            embeds = embeds + nothing.to(embeds.dtype)
         outputs = inner(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -167,10 +223,13 @@ class VLMTask(Task):
         return outputs.last_hidden_state, labels
 
     def _nothing(self, like: Tensor) -> Tensor:
-        side = self._model.config.tiling["tile_px"]
-        tile = like.new_zeros(1, 3, side, side, dtype=torch.float32)
+        tile = self._blank_tile(like.device)
         image = self._model.model.get_image_features(tile, return_dict=True).pooler_output[0]
         return (0.0 * image.float().sum()).to(like.dtype)
+
+    def _blank_tile(self, device: torch.device) -> Tensor:
+        side = self._model.config.tiling["tile_px"]
+        return torch.zeros(1, 3, side, side, device=device)
 
     def _loss_of_another_model(self, batch: dict[str, Tensor]) -> Loss:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -190,4 +249,14 @@ def part_of(name: str) -> str:
     """
     if any(word in name for word in _CONNECTOR):
         return "connector"
+    before, projects, _ = name.partition(_PROJECTION)
+    is_inside = any(word in before.rpartition(".")[0] for word in _VISION)
+    if projects and not is_inside:
+        return "connector"
     return "vision" if any(word in name for word in _VISION) else "llm"
+
+
+def _cause(error: Exception) -> str:
+    """What the system said, without what others advise about it."""
+    found = error.__cause__ if isinstance(error, WeightsError) else error
+    return str(getattr(found, "strerror", None) or found)

@@ -57,6 +57,7 @@ class Small:
 
     @staticmethod
     def build(config: AlignVLMConfig) -> AlignVLMForConditionalGeneration:
+        """With fresh weights."""
         return AlignVLMForConditionalGeneration(config)
 
     def freeze(self, rates: Rates) -> None:
@@ -122,6 +123,7 @@ class Blank(Small):
         with torch.device("meta"):
             model = AlignVLMForConditionalGeneration(config)
         model.to_empty(device="cpu")
+        model.tie_weights()
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data.zero_()
         return model

@@ -96,8 +96,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("connector", ["align", "mlp"])
+@pytest.mark.parametrize(
+    ("connector", "name"),
+    [*(("align", name) for name in RUNS), ("mlp", "autocast"), ("perceiver", "stage 3")],
+)
 def test_activations_are_what_torch_saves(small: Any, connector: str, name: str) -> None:
     run = RUNS[name]
     made = prepared(small, run, {"name": connector}, num_text=200)

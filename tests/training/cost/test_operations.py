@@ -30,7 +30,7 @@ CONNECTORS = {
     "perceiver": {"name": "perceiver", "num_latents": 8, "depth": 2},
     "h_reducer": {"name": "h_reducer"},
     "pixel_shuffle": {"name": "pixel_shuffle"},
-    "c_abstractor": {"name": "c_abstractor"},
+    "c_abstractor": {"name": "c_abstractor", "hidden_dim": 64, "num_queries": 16, "depth": 1},
 }
 
 
@@ -85,7 +85,8 @@ def test_forward_is_what_torch_counts(small: Any, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "trained"),
-    [(name, trained) for name in CONNECTORS for trained in ("all", "stage 3")]
+    [(name, "all") for name in CONNECTORS]
+    + [(name, "stage 3") for name in ("align", "align in chunks", "mlp", "perceiver")]
     + [(name, trained) for name in list(CONNECTORS)[:5] for trained in ("connector", "llm")],
 )
 def test_training_is_what_torch_counts(small: Any, name: str, trained: str) -> None:
@@ -133,7 +134,7 @@ def test_adapters(small: Any) -> None:
 def test_smol(blank: Any) -> None:
     """The recipe's model with all its layers, on a page of one small tile."""
     recipe = recipes.find("smol")()
-    config = architecture(replace(recipe.model, vision_options={"tile_px": 32}))
+    config = architecture(replace(recipe.model, vision_options={"tile_px": 16}))
     made = blank(config, "eager", num_tiles=1, num_text=16)
     made.adapt(recipe.lora)
     said = stated(made, recipe.rates, lora=recipe.lora)

@@ -12,7 +12,7 @@ from alignvlm.data.formats.conversation import Conversation, Turn
 from alignvlm.data.images import DrawnImage
 from alignvlm.data.sample import DataSource, Sample
 from alignvlm.errors import ConfigurationError
-from alignvlm.synth import ALL_KINDS, KINDS, Question, Split, generate
+from alignvlm.synth import ALL_KINDS, KINDS, Page, Question, Split, generate
 
 __all__ = ["ENDLESS", "DrawnPages", "Synth"]
 
@@ -78,18 +78,21 @@ class DrawnPages(DataSource):
     def __len__(self) -> int:
         return self._options.num_pages or ENDLESS
 
-    def read(self, index: int) -> Sample:
-        """See `DataSource.read`; raises MissingDependencyError without faker or fonts."""
+    def page(self, index: int) -> Page:
+        """The page that sample `index` asks about, with its text and boxes."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         options = self._options
         kinds = options.kinds or KINDS
-        seed = options.seed + index
         split = cast(Split, options.split)
-        page = generate(kinds[index % len(kinds)], seed, split, options.strength)
-        key = f"{options.split}/{page.kind}/{seed}"
+        return generate(kinds[index % len(kinds)], options.seed + index, split, options.strength)
+
+    def read(self, index: int) -> Sample:
+        """See `DataSource.read`; raises MissingDependencyError without faker or fonts."""
+        page = self.page(index)
+        key = f"{self._options.split}/{page.kind}/{page.seed}"
         questions: Sequence[Question] = page.questions
-        if options.one_question:
+        if self._options.one_question:
             questions = [Random(f"question/{key}").choice(questions)]
         turns: list[Turn] = []
         for question in questions:

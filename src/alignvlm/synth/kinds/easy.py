@@ -23,11 +23,13 @@ class Sheet:
         side_px: its width, and its largest height.
         font_px: smallest and largest print.
         num_lines: fewest and most lines of `Key: value`.
+        pitch_px: least distance of two baselines.
     """
 
     side_px: int
     font_px: tuple[int, int]
     num_lines: tuple[int, int]
+    pitch_px: int = 0
 
 
 _SHEET = Sheet(side_px=384, font_px=(20, 36), num_lines=(3, 8))
@@ -117,7 +119,7 @@ def _titled(context: Context, sheet: Sheet) -> Page:
 def _draw(context: Context, layout: _Layout, sheet: Sheet) -> Page:
     rng, style, side = context.rng, context.style, sheet.side_px
     px = style.font_px
-    pitch = px * rng.uniform(1.25, 1.9)
+    pitch = max(sheet.pitch_px, px * rng.uniform(1.25, 1.9))
     left, top = rng.randint(6, 20), rng.randint(4, 14)
     used = top + (pitch if layout.title else 0)
     fewest, most = sheet.num_lines

@@ -1,6 +1,7 @@
 """Notes: one to three lines of `Key: value`, the smallest page with something to ask about.
 
-For comparisons on a CPU: a note fits on a tile of 192 px, an eighth of an easy page's tokens.
+For comparisons on a CPU: a note fits on a tile of 192 px, and its lines stand far enough apart that
+a cell of 32 x 8 px holds about one character and never parts of two lines.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from alignvlm.synth.page import Page
 
 __all__ = ["draw"]
 
-_SHEET = Sheet(side_px=192, font_px=(14, 22), num_lines=(1, 3))
+_SHEET = Sheet(side_px=192, font_px=(14, 22), num_lines=(1, 3), pitch_px=32)
 
 
 def draw(seed: int, split: Split) -> Page:

@@ -20,24 +20,7 @@ def smol() -> RunConfig:
     """Document encoder, connector and SmolLM2-135M with adapters, on easy pages of one tile."""
     return RunConfig(
         recipe="smol",
-        model=ModelConfig(
-            vision="document-encoder",  # not stated: the encoder that comes from the package index
-            llm="smollm2-135m",  # not stated: the language model that comes from the package index
-            connector={
-                "name": "align",
-                "gain": 2.0,  # not stated: with 1 a fresh ALIGN is nearly uniform over 49,152 words
-            },
-            tiling={
-                "layout": "canvas",  # not stated: the default model's
-                "thumbnail": False,  # not stated: the default model's
-                "max_tiles": 1,  # not stated: an easy page is one small tile
-                "max_upscale": 1.0,  # not stated: the default model's
-            },
-            vision_options={
-                "tile_px": 192,
-                # not stated: an easy page at half its size, letters of 10 px and more, 1152 tokens
-            },
-        ),
+        model=_model(),
         rates=Rates(
             vision=1e-4,  # not stated: the encoder's trunk can read already
             connector=1e-3,  # not stated: it is new; "learning rate = 1e-3" (5.2.2) for it alone
@@ -68,4 +51,25 @@ def smol() -> RunConfig:
         precision="bfloat16",  # not stated: twice as fast as float32 on CPUs that have it
         num_workers=1,  # not stated: the second core is the model's
         checkpoint_every=50,  # not stated: some ten minutes
+    )
+
+
+def _model() -> ModelConfig:
+    return ModelConfig(
+        vision="document-encoder",  # not stated: the encoder that comes from the package index
+        llm="smollm2-135m",  # not stated: the language model that comes from the package index
+        connector={
+            "name": "align",
+            "gain": 2.0,  # not stated: with 1 a fresh ALIGN is nearly uniform over 49,152 words
+        },
+        tiling={
+            "layout": "canvas",  # not stated: the default model's
+            "thumbnail": False,  # not stated: the default model's
+            "max_tiles": 1,  # not stated: an easy page is one small tile
+            "max_upscale": 1.0,  # not stated: the default model's
+        },
+        vision_options={
+            "tile_px": 192,
+            # not stated: an easy page at half its size, letters of 10 px and more, 1152 tokens
+        },
     )

@@ -1,0 +1,74 @@
+"""Curves of a comparison as PNG; the only file here that imports matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from alignvlm.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["check_installed", "efficiency", "losses"]
+
+_DOTS_PER_INCH = 150
+
+
+def check_installed() -> None:
+    """Raises a MissingDependencyError if there is no matplotlib."""
+    _figure(1.0, 1.0)
+
+
+def losses(results: Mapping[str, Any]) -> bytes:
+    """A PNG: training loss of each connector at the largest budget."""
+    figure = _figure(7.0, 4.0)
+    axes: Axes = figure.subplots()
+    for curve in results["curves"]:
+        axes.plot(curve["samples"], curve["loss"], label=curve["connector"])
+    axes.set_xlabel("samples")
+    axes.set_ylabel("training loss, mean of the seeds")
+    if results["curves"]:
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def efficiency(results: Mapping[str, Any]) -> bytes:
+    """A PNG: ANLS and held-out loss of each connector against the samples it was trained on."""
+    figure = _figure(11.0, 4.0)
+    left, right = figure.subplots(1, 2)
+    for axes, metric, label, scale in (
+        (left, "anls", "ANLS, %", 100.0), (right, "loss", "loss a token", 1.0),
+    ):  # fmt: skip
+        for row in results["rows"]:
+            entries = row["budgets"]
+            axes.errorbar(
+                [entry["budget"] for entry in entries],
+                [scale * entry[metric]["mean"] for entry in entries],
+                yerr=[scale * (entry[metric]["spread"] or 0.0) for entry in entries],
+                marker="o", capsize=3, label=row["connector"],
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xticks(results["budgets"], [f"{budget:,}" for budget in results["budgets"]])
+        axes.tick_params("x", which="minor", bottom=False, labelbottom=False)
+        axes.set_xlabel("samples")
+        axes.set_ylabel(label)
+    if results["rows"]:
+        left.legend(frameon=False)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "draw the curves", extra="plots") from error
+    return Figure(figsize=(width, height), layout="constrained")

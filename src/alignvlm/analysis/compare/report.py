@@ -1,0 +1,148 @@
+"""What a comparison has found, on disk: JSON, tables, curves, and one page with examples."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alignvlm.analysis.compare import plots
+from alignvlm.analysis.compare.pages import TEST_SEED, draw_pages
+from alignvlm.analysis.compare.plan import Comparison
+from alignvlm.analysis.compare.summary import summarise
+from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, tables
+from alignvlm.environment import environment
+from alignvlm.training.files import write_atomically
+
+__all__ = ["write_report"]
+
+_STYLE = """
+table.said td { vertical-align: top; }
+.right { color: var(--good); } .wrong { color: var(--bad); } .nearly { color: var(--hint); }
+img { max-width: 100%; }
+"""
+
+
+def write_report(comparison: Comparison, out: Path) -> list[Path]:
+    """Write what the cells that are done have found.
+
+    Returns:
+        The files: results.json, table.md, table.csv, losses.png, efficiency.png, report.html.
+
+    Raises:
+        MissingDependencyError: there is no matplotlib.
+    """
+    results = {**summarise(comparison, out), "run": environment()}
+    made = tables(results)
+    pictures = {"losses.png": plots.losses(results), "efficiency.png": plots.efficiency(results)}
+    texts = {
+        "results.json": json.dumps(results, indent=1, ensure_ascii=False) + "\n",
+        "table.md": as_markdown(made),
+        "table.csv": as_csv(results),
+        "report.html": _page(comparison, results, made, pictures),
+    }
+    for name, text in texts.items():
+        write_atomically(out / name, text)
+    for name, content in pictures.items():
+        _write_bytes(out / name, content)
+    return [out / name for name in (*texts, *pictures)]
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _page(
+    comparison: Comparison,
+    results: Mapping[str, Any],
+    made: Sequence[Table],
+    pictures: Mapping[str, bytes],
+) -> str:
+    style = files("alignvlm.training").joinpath("report.css").read_text(encoding="utf-8")
+    part = "" if results["cells"] == results["cells_wanted"] else (
+        f" So far {results['cells']} of {results['cells_wanted']} scored runs are done."
+    )  # fmt: skip
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>Connectors compared - alignvlm</title>
+<style>{style}{_STYLE}</style>
+</head>
+<body>
+<header><h1>Connectors compared</h1>
+<p class="soft">Recipe <code>{html.escape(comparison.recipe.recipe)}</code>, the same data, order,
+steps and start for all.{part}</p></header>
+<main>{_curves(pictures)}{"".join(map(_table, made))}{_examples(comparison, results)}</main>
+</body>
+</html>
+"""
+
+
+def _curves(pictures: Mapping[str, bytes]) -> str:
+    drawn = "".join(
+        f'<figure><img alt="{name.partition(".")[0]}" src="{_inline(content)}"></figure>'
+        for name, content in pictures.items()
+    )
+    return f"<section><h2>Curves</h2>{drawn}</section>"
+
+
+def _inline(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.head)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    )
+    return (
+        f"<section><h2>{html.escape(table.title)}</h2><div class='wide'><table><thead><tr>{head}"
+        f"</tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _examples(comparison: Comparison, results: Mapping[str, Any]) -> str:
+    """The same pages as every connector has answered them."""
+    examples = results["examples"]
+    if not examples:
+        return ""
+    pages = draw_pages(comparison.recipe, TEST_SEED, len(examples))
+    blocks = []
+    for page, example in zip(pages, examples, strict=True):
+        buffer = io.BytesIO()
+        page.image.save(buffer, "PNG")
+        said = "".join(_said(name, one) for name, one in example["said"].items())
+        blocks.append(
+            f'<tr><td><figure class="page"><img alt="{html.escape(example["key"])}" '
+            f'src="{_inline(buffer.getvalue())}"></figure></td><td>{html.escape(example["question"])}<br>'
+            f"<b>{html.escape(example['answer'])}</b></td><td>{said}</td></tr>"
+        )
+    return (
+        "<section><h2>Answers to the same pages, largest budget, first seed</h2>"
+        '<table class="said"><thead><tr><th>page</th><th>question and answer</th>'
+        f"<th>said by</th></tr></thead><tbody>{''.join(blocks)}</tbody></table></section>"
+    )
+
+
+def _said(name: str, one: Mapping[str, Any]) -> str:
+    kind = "right" if one["exact"] else "nearly" if one["anls"] else "wrong"
+    mark = {"right": "✓", "nearly": "≈", "wrong": "✗"}[kind]
+    text = html.escape(one["answer"]) or "nothing"
+    return (
+        f'<div><small>{html.escape(name)}</small> <span class="{kind}">{mark} {text}</span></div>'
+    )
