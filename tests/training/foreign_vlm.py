@@ -84,6 +84,14 @@ def make_tokenizer(
     )  # fmt: skip
 
 
+class _WithoutVideos(Qwen2VLProcessor):
+    """Videos need torchvision, images do not."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+
 def qwen2_vl() -> tuple[Any, Any]:
     special = [
         "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -94,7 +102,7 @@ def qwen2_vl() -> tuple[Any, Any]:
     images = Qwen2VLImageProcessor(
         patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 1024}
     )
-    processor = Qwen2VLProcessor(images, tokenizer, chat_template=template)
+    processor = _WithoutVideos(images, tokenizer, chat_template=template)
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

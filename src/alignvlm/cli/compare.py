@@ -1,4 +1,4 @@
-"""`alignvlm compare`: connectors under one recipe, as Tables 2, 3 and 5 of the paper compare them."""
+"""`alignvlm compare`: connectors under one recipe, as in Tables 2, 3 and 5 of the paper."""
 
 from __future__ import annotations
 

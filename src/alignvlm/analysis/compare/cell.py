@@ -197,7 +197,7 @@ class Bench:
     def _open(self, cell: Cell, pages: Sequence[Asked]) -> tuple[Any, list[Prepared]]:
         """The cell's trained model with pages prepared for it."""
         from alignvlm.analysis.compare.scoring import Scorer
-        from alignvlm.inference.loading import quiet
+        from alignvlm.model.compat import quiet
         from alignvlm.model import AlignVLM, AlignVLMProcessor
 
         folder, recipe = self.out / cell.name / "model", self.comparison.recipe

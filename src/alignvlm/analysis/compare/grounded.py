@@ -31,6 +31,7 @@ from alignvlm.connectors import Align
 from alignvlm.data.formats.synth import DrawnPages
 from alignvlm.data.mixture import Mixture
 from alignvlm.errors import ConfigurationError
+from alignvlm.model.document_encoder import DocumentEncoderConfig
 from alignvlm.model.processing import AlignVLMProcessor
 from alignvlm.synth.page import Glyph, Line, Page
 from alignvlm.training.configuration import RunConfig
@@ -165,8 +166,9 @@ class GroundedTokens(IndexedTask):
 
     def loss(self, batch: dict[str, Tensor]) -> Loss:
         """Cross-entropy of P_vocab (Eq. 1) over all labelled cells, empty ones included."""
-        features = self._module["vision_model"](batch["pixel_values"]).last_hidden_state
-        logits = self._module["connector"].vocab_logits(features)
+        encoder, connector = self._module["vision_model"], self._module["connector"]
+        assert isinstance(connector, Align)
+        logits = connector.vocab_logits(encoder(batch["pixel_values"]).last_hidden_state)
         labels = batch["labels"]
         loss = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -223,15 +225,13 @@ def _task(config: RunConfig) -> GroundedTokens:
     model, processor = build_model(config.model, None, config.seed)
     inner: Any = model.model
     vision = model.config.vision_config
-    cell_px = [getattr(vision, f"cell_{side}_px", None) for side in ("height", "width")]
-    if not isinstance(inner.connector, Align) or None in cell_px:
+    if not isinstance(inner.connector, Align) or not isinstance(vision, DocumentEncoderConfig):
         raise ConfigurationError(
             "Grounded alignment needs ALIGN behind the document encoder, whose cells lie on a "
             "grid of known pixels: leave the grounded variant out"
         )
-    grid: Sequence[int] = model.config.feature_grid
-    tokenizer = processor.tokenizer
-    labels = TokenLabels(tokenizer, (grid[0], grid[1]), (cell_px[0], cell_px[1]))
+    cell_px = (vision.cell_height_px, vision.cell_width_px)
+    labels = TokenLabels(processor.tokenizer, model.config.feature_grid, cell_px)
     pages = _Pages(open_mixture(config), processor, labels)
     rates = config.rates
     factor = (rates.vision or 0.0) / (rates.connector or 1.0)
@@ -240,8 +240,9 @@ def _task(config: RunConfig) -> GroundedTokens:
 
 def _settings(config: RunConfig, device: str) -> Any:
     """The loop's settings, with the connector's rate as the peak."""
-    settings = train_config(config, 1, device)
-    return replace(settings, learning_rate=config.rates.connector, inspect_every=0)
+    peak = config.rates.connector
+    assert peak is not None  # the comparison has refused a frozen connector
+    return replace(train_config(config, 1, device), learning_rate=peak, inspect_every=0)
 
 
 def _follows(before: Sequence[Line], line: Line) -> bool:

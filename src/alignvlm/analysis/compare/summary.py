@@ -108,10 +108,10 @@ def _tests(
     for budget in comparison.budgets:
         for metric in _TESTED:
             family = []
-            for name in done:
-                if name == reference or reference not in done:
+            for name, cells in done.items():
+                if name == reference or not reference:
                     continue
-                pair = _paired(done[name], done[reference], budget, metric)
+                pair = _paired(cells, done[reference], budget, metric)
                 if pair is not None:
                     family.append({"connector": name, "budget": budget, "metric": metric, **pair})
             adjusted = holm([test["p"] for test in family])

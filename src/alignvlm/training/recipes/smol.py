@@ -1,4 +1,4 @@
-"""`smol`: the default model's size on generated pages, the recipe of `alignvlm compare`.
+"""`smol`: the default model's parts and size on notes, the recipe of `alignvlm compare`.
 
 It trains end to end on two CPU cores. Not in the paper: every number is a choice for that size.
 """
@@ -17,26 +17,28 @@ from alignvlm.training.configuration import (
 
 
 def smol() -> RunConfig:
-    """Document encoder, connector and SmolLM2-135M with adapters, on easy pages of one tile."""
+    """Document encoder, connector and SmolLM2-135M with adapters, on notes of one tile."""
     return RunConfig(
         recipe="smol",
         model=_model(),
         rates=Rates(
-            vision=1e-4,  # not stated: the encoder's trunk can read already
+            vision=None,  # not stated: it reads characters already, and what it learned is kept
             connector=1e-3,  # not stated: it is new; "learning rate = 1e-3" (5.2.2) for it alone
             llm=4e-4,  # not stated: adapters, the rate of the default model's answer stage on a GPU
         ),
         data=(
             DataPart(
                 source="synth",
-                options={"kinds": ["easy"]},  # not stated: large print, a few lines, short answers
+                options={
+                    "kinds": ["note"],  # not stated: one to three lines, a token costs 5 ms a core
+                },
             ),
         ),
         batches=BatchConfig(
-            num_samples=8,  # not stated: a step of some ten seconds on two cores
-            max_tokens=2816,  # not stated: two pages of 1152 visual tokens and their text in a row
-            max_tiles=2,  # not stated: two pages in a row
-            max_text_tokens=256,  # not stated: questions and answers of easy pages are short
+            num_samples=4,  # not stated: small, for short runs should have many steps
+            max_tokens=1024,  # not stated: four notes and their questions in a row
+            max_tiles=4,  # not stated: four notes in a row
+            max_text_tokens=192,  # not stated: three questions and answers take some 90
         ),
         optimizer=OptimizerConfig(
             betas=(0.9, 0.98),  # not stated: as for the default model
@@ -47,10 +49,10 @@ def smol() -> RunConfig:
             rank=16,  # not stated: the default model's adapter
             alpha=32,  # not stated: the default model's adapter
         ),
-        num_steps=2000,  # not stated: 16,000 pages, the largest budget of `alignvlm compare`
+        num_steps=4000,  # not stated: 16,000 pages, the largest budget of `alignvlm compare`
         precision="bfloat16",  # not stated: twice as fast as float32 on CPUs that have it
-        num_workers=1,  # not stated: the second core is the model's
-        checkpoint_every=50,  # not stated: some ten minutes
+        num_workers=0,  # not stated: a note is drawn in 7 ms, a hundredth of a step
+        checkpoint_every=100,  # not stated: some five minutes
     )
 
 
@@ -58,6 +60,10 @@ def _model() -> ModelConfig:
     return ModelConfig(
         vision="document-encoder",  # not stated: the encoder that comes from the package index
         llm="smollm2-135m",  # not stated: the language model that comes from the package index
+        tuned=(
+            "vision",  # not stated: an encoder that reads leaves the alignment to be learned
+            "llm",  # not stated: one that answers from text, likewise
+        ),
         connector={
             "name": "align",
             "gain": 2.0,  # not stated: with 1 a fresh ALIGN is nearly uniform over 49,152 words
@@ -65,11 +71,13 @@ def _model() -> ModelConfig:
         tiling={
             "layout": "canvas",  # not stated: the default model's
             "thumbnail": False,  # not stated: the default model's
-            "max_tiles": 1,  # not stated: an easy page is one small tile
+            "max_tiles": 1,  # not stated: a note is one small tile
             "max_upscale": 1.0,  # not stated: the default model's
         },
         vision_options={
-            "tile_px": 192,
-            # not stated: an easy page at half its size, letters of 10 px and more, 1152 tokens
+            "tile_px": 192,  # not stated: the size of a note
+            "cell_height_px": 32,  # not stated: a row of cells holds one line of a note at most
+            "cell_width_px": 8,  # not stated: about a character; the paper's patches hold no more
+            "hidden_size": 1536,  # not stated: 192, as trained, for each 8 x 4 px of a cell
         },
     )
