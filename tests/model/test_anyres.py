@@ -75,6 +75,7 @@ def test_ten_thousand_counts_are_llava_onevisions(tiny: SimpleNamespace) -> None
     )
     theirs._get_unpadded_features = LlavaOnevisionProcessor._get_unpadded_features.__get__(theirs)
     sizes = [*random_sizes(10_000), (1, 1), (1, 9000), (9000, 1), (384, 384), (2304, 2304)]
+    sizes += [(1640, 1476), (1592, 1791), (824, 1854)]  # whole numbers, but for float64
     tiling, joining, tile = Tiling(**config.tiling), config.joining, config.placeholders_per_tile
     assert joining == PAPER
     counted = ours._get_num_multimodal_tokens(image_sizes=sizes)
@@ -167,6 +168,16 @@ def test_order_padding_and_newlines_by_hand() -> None:
     wide = TileGrid(rows=1, cols=2, thumbnail=False, page_px=(20, 60))
     found = join(tokens[1:], wide, joining, None).flatten().tolist()
     assert found == [6, 7, 8, 12, 13, 14, 9, 10, 11, 15, 16, 17]
+
+
+def test_padding_is_counted_in_tokens_of_either_side() -> None:
+    """A page half as high as its tile: half of 8 rows, whatever the columns; and half as wide."""
+    low = TileGrid(rows=1, cols=1, thumbnail=False, page_px=(50, 100))
+    left = joined(low, Joining(tile=(8, 2), max_tiles=9, newline=False))
+    assert (left.top, left.rows, left.left, left.columns) == (2, 4, 0, 2)
+    high = TileGrid(rows=1, cols=1, thumbnail=False, page_px=(100, 50))
+    left = joined(high, Joining(tile=(2, 8), max_tiles=9, newline=False))
+    assert (left.top, left.rows, left.left, left.columns) == (0, 2, 2, 4)
 
 
 @pytest.mark.parametrize("tile", [(2, 2), (4, 3), (27, 7), (14, 14)])

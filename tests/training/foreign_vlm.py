@@ -124,9 +124,7 @@ def qwen2_vl() -> tuple[Any, Any]:
 
 def llava() -> tuple[Any, Any]:
     tokenizer = make_tokenizer(["<pad>", "<s>", "</s>", "<image>"], "</s>", "<s>", adds_bos=True)
-    images = CLIPImageProcessor(
-        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
-    )
+    images = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     processor = LlavaProcessor(
         images, tokenizer, patch_size=14, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=VICUNA.replace("IMAGE", "<image>"),
@@ -150,7 +148,9 @@ def mllama() -> tuple[Any, Any]:
     ]  # fmt: skip
     tokenizer = make_tokenizer(special, "<|eot_id|>", "<|begin_of_text|>", adds_bos=True)
     images = MllamaImageProcessor(size={"height": 28, "width": 28}, max_image_tiles=2)
-    processor = MllamaProcessor(images, tokenizer, chat_template=LLAMA.replace("IMAGE", "<|image|>"))
+    processor = MllamaProcessor(
+        images, tokenizer, chat_template=LLAMA.replace("IMAGE", "<|image|>")
+    )
     config = MllamaConfig(
         vision_config={
             "hidden_size": 16, "attention_heads": 2, "num_hidden_layers": 2,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import peft  # noqa: F401, half a second in every fork otherwise
 import tiny_vlm as tiny
 import torch
 from PIL import Image
@@ -35,7 +36,8 @@ from alignvlm.training.configuration import (
 from alignvlm.training.loop import train
 from alignvlm.training.runs import open_run
 
-NUM_STEPS = 18
+NUM_STEPS = 10
+NUM_PHASES = 3
 PATIENCE_S = 60.0
 
 
@@ -56,7 +58,7 @@ def run_config(folder: Path, num_workers: int) -> RunConfig:
         precision="float32",
         num_workers=num_workers,
         checkpoint_every=2,
-        inspect_every=3,
+        inspect_every=4,
         max_bad_share=0.5,
     )
 
@@ -127,25 +129,20 @@ def is_saving(run: Path) -> bool:
     return any(run.glob(".step-*.part"))
 
 
-def kill_somewhere(child: int, run: Path, rng: random.Random, seconds: float) -> str | None:
-    """Kills the process at a random instant, or within a save; the phase, None if it was done."""
-    wants_save = rng.random() < 0.4
-    saves_before, deadline = set(run.glob("step-*")), time.monotonic() + PATIENCE_S
-    until = time.monotonic() + rng.random() * seconds
-    while time.monotonic() < deadline:
-        if (is_saving(run) and set(run.glob("step-*")) != saves_before) if wants_save else (
-            time.monotonic() >= until
-        ):
+def kill_somewhere(child: int, run: Path, rng: random.Random, early_s: float) -> str | None:
+    """Kills the process early, within a save, or after one; the phase, None if it was done."""
+    aim = rng.choice(("early", "saving", "saved")) if run.exists() else "early"
+    before, start = set(run.glob("step-*")), time.monotonic()
+    delay = rng.random() * {"early": early_s, "saving": 0.01, "saved": 0.05}[aim]
+    while time.monotonic() < start + PATIENCE_S:
+        has_saved = set(run.glob("step-*")) != before
+        if aim == "early" or (has_saved and (aim == "saved" or is_saving(run))):
             break
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return ended(status)
         time.sleep(0.0005)
-    else:
-        os.kill(child, signal.SIGKILL)
-        sys.exit("A run neither saved nor ended")
-    if wants_save:
-        time.sleep(rng.random() * 0.02)
+    time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
@@ -169,10 +166,14 @@ def main() -> None:
     seconds = 0.5 * (time.monotonic() - start)
     phases: Counter[str] = Counter()
     runs: list[str] = []
-    while sum(phases.values()) < options["kills"]:
+
+    def wants_more() -> bool:
+        return sum(phases.values()) < options["kills"] or len(phases) < NUM_PHASES
+
+    while wants_more():
         run = folder / f"killed-{len(runs)}"
         phase: str | None = ""
-        while phase is not None and sum(phases.values()) < options["kills"]:
+        while phase is not None and wants_more():
             child = fork(lambda run=run: whole_run(folder, run, workers))
             phase = kill_somewhere(child, run, rng, seconds)
             if phase is not None:

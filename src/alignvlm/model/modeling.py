@@ -63,6 +63,7 @@ class AlignVLMForConditionalGeneration(AlignVLMPreTrainedModel, GenerationMixin)
             connector.to_empty(device=head.device).to(head.dtype)
             connector.reset_parameters()
         connector.init_from_language_model(head.detach(), self.model.text_embeddings().detach())
+        self.model.init_newline(head)
 
     def prune_connector(self, probabilities: Tensor, **options: Any) -> Pruned:
         """Replaces ALIGN by one that mixes the probable words alone (Table 4), in place.

@@ -248,7 +248,7 @@ class _Maker(Dataset):
                 example = self._encoder.encode(sample, measured)
                 room[0] -= tokens
                 room[1] -= tiles
-                return "/".join(self._samples.where(item.position, attempt)), example
+                return "/".join(_where(self._samples, item.position, attempt)), example
             except _FINAL:
                 raise
             except Exception as error:  # strangers' data, read by strangers' code
@@ -257,13 +257,17 @@ class _Maker(Dataset):
 
 
 def _record(samples: Samples, position: int, attempt: int, error: Exception) -> dict[str, Any]:
-    try:
-        source, key = samples.where(position, attempt)
-    except Exception:  # what cannot be read may be what cannot be named
-        source, key = "unknown", f"position {position}, attempt {attempt}"
+    source, key = _where(samples, position, attempt)
     kind = "too_long" if isinstance(error, TooLongError) else "broken"
     reason = str(error) if isinstance(error, AlignVLMError) else f"{type(error).__name__}: {error}"
     return {"source": source, "key": key, "reason": reason, "kind": kind}
+
+
+def _where(samples: Samples, position: int, attempt: int) -> tuple[str, str]:
+    try:
+        return samples.where(position, attempt)
+    except Exception:  # what cannot be read may be what cannot be named
+        return "unknown", f"position {position}, attempt {attempt}"
 
 
 def _checked(made: Any) -> Any:

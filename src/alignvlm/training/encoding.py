@@ -122,8 +122,7 @@ class Encoder(SampleEncoder):
                 sample, f"{num_text} text tokens", self._batches.max_text_tokens, "max_text_tokens"
             )
         sizes = [image.size() for image in sample.images]
-        limit, tiles = self._limit_tiles(sample, sizes, num_text)
-        visual = [self._num_visual_tokens(count) for count in tiles]
+        limit, tiles, visual = self._limit_tiles(sample, sizes, num_text)
         return Measured(
             ids=tuple(ids), labels=tuple(labels), max_tiles=limit,
             num_tokens=num_text + sum(visual), num_tiles=sum(tiles),
@@ -151,8 +150,8 @@ class Encoder(SampleEncoder):
 
     def _limit_tiles(
         self, sample: Sample, sizes: Sequence[tuple[int, int]], num_text: int
-    ) -> tuple[int | None, list[int]]:
-        """The largest limit on an image's tiles with which the sample fits, and its tiles."""
+    ) -> tuple[int | None, list[int], list[int]]:
+        """The largest limit on tiles with which the sample fits, its tiles and visual tokens."""
         batches = self._batches
         limits: list[int | None] = [None]
         if batches.too_long == "fewer_tiles":
@@ -162,16 +161,15 @@ class Encoder(SampleEncoder):
                 self._processor.image_processor.num_tiles(height, width, limit)
                 for width, height in sizes
             ]
-            total = num_text + sum(map(self._num_visual_tokens, tiles))
+            visual = [
+                self._processor.num_visual_tokens(height, width, limit) for width, height in sizes
+            ]
+            total = num_text + sum(visual)
             if total <= batches.max_tokens and sum(tiles) <= batches.max_tiles:
-                return limit, tiles
+                return limit, tiles, visual
         if sum(tiles) > batches.max_tiles:
             raise self._too_long(sample, f"{sum(tiles)} tiles", batches.max_tiles, "max_tiles")
         raise self._too_long(sample, f"{total} tokens", batches.max_tokens, "max_tokens")
-
-    def _num_visual_tokens(self, num_tiles: int) -> int:
-        per_tile = self._processor.placeholders_per_tile
-        return 1 if per_tile is None else num_tiles * per_tile
 
     def _too_long(self, sample: Sample, what: str, limit: int, name: str) -> InputError:
         kind = InputError if self._batches.too_long == "error" else TooLongError

@@ -130,16 +130,25 @@ class ForeignEncoder(SampleEncoder):
     def _render(self, messages: list[Any], **options: Any) -> str:
         return str(self._processor.apply_chat_template(messages, tokenize=False, **options))
 
-    def _process(self, text: str, images: list[Any], **options: Any) -> dict[str, Any]:
+    def _process(self, text: str, images: list[Any]) -> dict[str, Any]:
         """The processor's tensors of one text, as its own `apply_chat_template` asks for them."""
-        if images:
-            options["images"] = [images]
-        bos = self._processor.tokenizer.bos_token
-        if bos and text.startswith(bos):
-            options.setdefault("add_special_tokens", False)
+        tokenizer = self._processor.tokenizer
+        bos = tokenizer.bos_token
+        options: dict[str, Any] = {}
         if BREAK_MARK in text:
             options["sanitize_control_tokens"] = True
+            # Marks can be dropped only where the text holds all special tokens itself.
+            if bos and not text.startswith(bos) and tokenizer("")["input_ids"] == [self._bos_id]:
+                text = bos + text
+        if bos and text.startswith(bos):
+            options["add_special_tokens"] = False
+        if images:
+            options["images"] = [images]
         return dict(self._processor(text=[text], return_tensors="pt", **options))
+
+    @property
+    def _bos_id(self) -> int | None:
+        return self._processor.tokenizer.bos_token_id
 
     def _tokenize(self, text: str) -> list[int]:
         marked = {"sanitize_control_tokens": True} if BREAK_MARK in text else {}
@@ -180,5 +189,6 @@ class ForeignEncoder(SampleEncoder):
         """Tokens of what stands between two answers, its images expanded."""
         if not images:
             return len(self._tokenize(piece.text))
-        made = self._process(piece.text, images, add_special_tokens=False)
-        return int(made["input_ids"].shape[1])
+        ids = self._process(piece.text, images)["input_ids"][0].tolist()
+        own = piece.text.count(self._processor.tokenizer.bos_token or "\0")
+        return len(ids) - (ids.count(self._bos_id) - own)  # the processor takes it for a start

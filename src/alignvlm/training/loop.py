@@ -230,16 +230,12 @@ class _Run:
         whole, names = self._processes.whole, self._names
         weights = self._kept((name, whole(p)) for p, name in names.items())
         state = self._kept(self._processes.optimizer_tensors(names))
-        if self._processes.is_main:
-            checkpoints.save(
-                self.folder,
-                checkpoints.Checkpoint(
-                    step=self.step, weights=weights, optimizer=state,
-                    state={"seed": self._config.seed},
-                ),
-                keep=self._config.keep,
-            )  # fmt: skip
-        self._processes.wait()
+        made = checkpoints.Checkpoint(
+            step=self.step, weights=weights, optimizer=state, state={"seed": self._config.seed}
+        )
+        with self._processes.together():
+            if self._processes.is_main:
+                checkpoints.save(self.folder, made, keep=self._config.keep)
 
     def _kept(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Whole tensors, in the memory of the process that writes them and of no other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,9 @@ def _pretrained(
         with quiet():
             model, found = loader.from_pretrained(source, output_loading_info=True, **options)
             processor = AutoProcessor.from_pretrained(source)
+    except ImportError as error:
+        needed = re.findall(r"requires the (\w+) library", str(error)) or [error.name or "it needs"]
+        raise MissingDependencyError(needed[0].lower(), f"load the model in {source}") from error
     except _LOADING_ERRORS as error:
         raise WeightsError(
             f"No image-text-to-text model can be loaded from {source!r} ({type(error).__name__}): "

@@ -29,7 +29,7 @@ from alignvlm.training import checkpoint as checkpoints
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.task import Share
 
-__all__ = ["DataParallel", "Fsdp2", "Processes", "open_processes"]
+__all__ = ["DataParallel", "Fsdp2", "Processes", "layers_of", "open_processes"]
 
 T = TypeVar("T")
 
@@ -151,10 +151,6 @@ class Processes(ABC):
             torch.distributed.broadcast_object_list(box, src=sizes.index(max(sizes)))
         return box[0]
 
-    def wait(self) -> None:
-        """Returns once every process has come here."""
-        self._accelerator.wait_for_everyone()
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """What ends one process in this block ends all of them, so that none waits for it."""
@@ -249,9 +245,8 @@ class Fsdp2(_Torch):
 
     Accelerate's way of applying it puts the embedding table into a unit of its own, which is
     gathered while tokens are looked up and at no other time; ALIGN mixes the rows of the same
-    table inside the connector. So the table, the LM head and the connector stay together in the
-    root unit, which is whole from the first operation of a forward pass to the last of the
-    backward pass, and every layer of encoder and language model is a unit of its own.
+    table inside the connector. Here every layer is a unit, and the root is one of all the rest:
+    see `layers_of`.
     """
 
     def prepare(self, root: nn.Module, make_optimizer: Callable[[], torch.optim.AdamW]) -> None:
@@ -281,11 +276,25 @@ def _shard(root: nn.Module, device: torch.device, num_processes: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (num_processes,))
-    for layers in [part for part in root.modules() if isinstance(part, nn.ModuleList)]:
-        for layer in layers:
-            if any(True for _ in layer.parameters()) and not _inside(root, layers):
-                fully_shard(layer, mesh=mesh)
+    for layer in layers_of(root):
+        fully_shard(layer, mesh=mesh)
     fully_shard(root, mesh=mesh)
+
+
+def layers_of(root: nn.Module) -> list[nn.Module]:
+    """The layers of encoder and language model: what is gathered one after the other.
+
+    Everything else, the embedding table, the LM head and the connector in it, is read from
+    several places and stays whole from the first operation of a forward pass to the last of the
+    backward pass.
+    """
+    lists = [part for part in root.modules() if isinstance(part, nn.ModuleList)]
+    return [
+        layer
+        for layers in lists
+        for layer in layers
+        if any(True for _ in layer.parameters()) and not _inside(root, layers)
+    ]
 
 
 def _inside(root: nn.Module, layers: nn.ModuleList) -> bool:
@@ -311,8 +320,8 @@ def _check_launch(config: TrainConfig) -> None:
         gpus = torch.cuda.device_count()
         if here > gpus:
             raise ConfigurationError(
-                f"{here} processes were started on a machine with {gpus} GPUs and each needs one of "
-                f"its own: start {max(1, gpus)}, or make more visible by CUDA_VISIBLE_DEVICES"
+                f"{here} processes were started on a machine with {gpus} GPUs and each needs one: "
+                f"start {max(1, gpus)}, or make more visible by CUDA_VISIBLE_DEVICES"
             )
 
 

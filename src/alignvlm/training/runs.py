@@ -6,8 +6,10 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+from alignvlm.data.formats.synth import ENDLESS
 from alignvlm.data.mixture import Mixture
 from alignvlm.data.sources import open_source
+from alignvlm.errors import ConfigurationError
 from alignvlm.model.processing import AlignVLMProcessor
 from alignvlm.training.batches import MixtureBatches
 from alignvlm.training.configuration import RunConfig, check_device
@@ -38,6 +40,7 @@ def open_run(config: RunConfig, device: str) -> tuple[VLMTask, TrainConfig]:
         WeightsError: the model cannot be loaded.
     """
     check_device(config, device.partition(":")[0])
+    _check_types(config)
     mixture = open_mixture(config)
     settings = train_config(config, mixture.epoch_size, device)
     model, processor = build_model(config.model, config.lora, config.seed)
@@ -63,9 +66,18 @@ def open_mixture(config: RunConfig) -> Mixture:
 
 
 def num_steps(config: RunConfig, epoch_size: int) -> int:
-    """Optimizer steps of a run; a last step that is not full takes samples of the next epoch."""
+    """Optimizer steps of a run; a last step that is not full takes samples of the next epoch.
+
+    Raises:
+        ConfigurationError: the data have no end and no number of steps is set.
+    """
     if config.num_steps is not None:
         return config.num_steps
+    if epoch_size >= ENDLESS:
+        raise ConfigurationError(
+            "An epoch of data without end never ends: set num_steps, or give each part of the data "
+            "a number of samples, e.g. data.0.options.num_pages"
+        )
     return max(1, -(-round(config.epochs * epoch_size) // config.batches.num_samples))
 
 
@@ -79,14 +91,15 @@ def train_config(config: RunConfig, epoch_size: int, device: str) -> TrainConfig
     """
     steps = num_steps(config, epoch_size)
     rates = [rate for rate in asdict(config.rates).values() if rate]
-    # Room of a row may change when a run goes on, for it changes no gradient.
-    batches = {k: v for k, v in asdict(config.batches).items()
-               if k not in ("max_tokens", "max_tiles", "pack")}  # fmt: skip
+    # What changes no gradient, as the room of a row, may change when a run goes on; so may rates,
+    # but not which parts have one.
     samples = {
-        "model": asdict(config.model), "data": [asdict(part) for part in config.data],
-        "batches": batches, "rates": asdict(config.rates),
+        "model": _without(asdict(config.model), "attention", "gradient_checkpointing"),
+        "data": [asdict(part) for part in config.data],
+        "batches": _without(asdict(config.batches), "max_tokens", "max_tiles", "pack"),
+        "trained": [part for part, rate in asdict(config.rates).items() if rate],
         "lora": config.lora and asdict(config.lora),
-    }  # fmt: skip
+    }
     return TrainConfig(
         num_steps=steps,
         batch_size=config.batches.num_samples,
@@ -108,3 +121,15 @@ def train_config(config: RunConfig, epoch_size: int, device: str) -> TrainConfig
         trackers=config.trackers,
         data=json.dumps(samples, sort_keys=True, default=str),
     )
+
+
+def _check_types(config: RunConfig) -> None:
+    """What trains is float32: beside frozen weights in bfloat16 only autocast can multiply it."""
+    if config.model.dtype == "bfloat16" and config.precision == "float32":
+        raise ConfigurationError(
+            "model.dtype=bfloat16 needs precision=bfloat16: set it, or model.dtype=float32"
+        )
+
+
+def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}

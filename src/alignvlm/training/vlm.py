@@ -5,12 +5,14 @@ Letters: L length of a row, T tiles, D LLM width, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +35,7 @@ __all__ = ["VLMTask", "part_of"]
 
 # Names under which the parts of other models go in transformers.
 _VISION = ("vision", "visual", "image_encoder")
-_CONNECTOR = ("connector", "projector", "merger", "aligner", "qformer")
+_CONNECTOR = ("connector", "projector", "merger", "aligner", "qformer", "image_newline")
 _PROJECTION = "projection"  # a connector, or, inside an encoder, how it embeds its patches
 
 _INSPECTED_TILES = 4
@@ -120,7 +122,9 @@ class VLMTask(Task):
         weight = int(learned.sum())
         states = hidden[:, :-1][learned]
         if weight == 0:
-            return Loss(0.0 * hidden.float().sum(), 0, {})
+            # Of the head too, for the sake of the other processes: see `_hidden_states`.
+            nothing = hidden.float().sum() + self._model.lm_head.weight[0].float().sum()
+            return Loss(0.0 * nothing, 0, {})
         if torch.is_autocast_enabled(states.device.type):
             states = states.to(torch.get_autocast_dtype(states.device.type))
         head = self._model.lm_head.weight.to(states.dtype)
@@ -178,7 +182,7 @@ class VLMTask(Task):
         held = self._model.state_dict(keep_vars=True)
         once = {}
         for value in {id(value): value for value in held.values()}.values():
-            gathered = whole(value.detach())
+            gathered = whole(value)
             if writes:  # as many copies as processes would fill a machine's memory
                 once[id(value)] = gathered.cpu()
         if not writes or (run_folder / "model").exists():
@@ -199,8 +203,8 @@ class VLMTask(Task):
         """Last hidden states [B, L, D] and the labels [B, L] aligned with them.
 
         A row without an image runs encoder and connector over a blank tile whose result counts
-        nothing: processes exchange weights and gradients of every part, in the order of use, and
-        one that never touched some of them would leave the others waiting.
+        nothing: processes exchange the gradients of every parameter, and one that never touched
+        some of them would leave the others waiting.
         """
         inner = self._model.model
         mask, labels = batch.get("attention_mask"), batch["labels"]
@@ -210,9 +214,8 @@ class VLMTask(Task):
             )
             embeds, mask, labels = spliced.inputs_embeds, spliced.attention_mask, spliced.labels
         else:
-            nothing = self._nothing(batch["input_ids"].device)
             embeds = inner.get_input_embeddings()(batch["input_ids"])
-            embeds = embeds + nothing.to(embeds.dtype)
+            embeds = embeds + self._nothing(embeds)
         outputs = inner(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -239,7 +242,22 @@ class VLMTask(Task):
         total = functional.cross_entropy(
             logits[:, :-1][learned].float(), targets[learned], reduction="sum"
         )
+        if "pixel_values" not in batch and torch.distributed.is_initialized():
+            total = total + self._nothing_of_another_model(logits.device)
         return Loss(total, int(learned.sum()), {})
+
+    def _nothing_of_another_model(self, device: torch.device) -> Tensor | float:
+        """As `_nothing`, where the model encodes images apart from the text."""
+        inner = self._model.base_model
+        if not hasattr(inner, "get_image_features"):
+            return 0.0
+        processor: Any = self._processor
+        made = processor.image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")
+        known = inspect.signature(inner.get_image_features).parameters
+        tensors = {name: value.to(device) for name, value in made.items() if name in known}
+        features = inner.get_image_features(**tensors, return_dict=True).pooler_output
+        pieces = [features] if isinstance(features, Tensor) else features
+        return sum(0.0 * piece.float().sum() for piece in pieces)
 
 
 def part_of(name: str) -> str:

@@ -3,9 +3,10 @@
 The engine gets what the recipe says: precision, clipping, where a step ends. What is left to its
 own configuration is how it moves tensors: buffers, offloading.
 
-A parameter is gathered while the module that holds it runs, and when another module reads it: so
-is the embedding table, which ALIGN mixes inside the connector, and the LM head under the loss. The
-engine learns of such readers in the first forward pass and gathers for them from then on.
+By itself it gathers a parameter while the module that holds it runs, or one that was seen to read
+it; in the backward pass only for modules that return plain tensors, which connectors do not. So it
+is told what is read from several places: the embedding table, which ALIGN mixes inside the
+connector, and all else that is not in a layer, stay whole during a step, as under FSDP2.
 
 Unlike in the other layouts, parameters that no loss depends on have a gradient, of zero: weight
 decay, if they are under it, shrinks them.
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alignvlm.errors import ConfigurationError, MissingDependencyError
-from alignvlm.training.processes import Processes
+from alignvlm.training.processes import Processes, layers_of
 from alignvlm.training.schedule import TrainConfig
 
 __all__ = ["Zero3", "engine_config"]
@@ -51,7 +52,10 @@ class Zero3(Processes):
             raise MissingDependencyError(
                 "deepspeed", "spread a run by sharding=zero3", extra="deepspeed"
             ) from error
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        logger = logging.getLogger("DeepSpeed")
+        logger.setLevel(logging.WARNING)
+        # Of connectors, which is seen to in `prepare`.
+        logger.addFilter(lambda record: "unknown inputs or outputs" not in record.getMessage())
         # DeepSpeed calls torch's collectives by older names, and torch says so at every call.
         warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprec", FutureWarning)
         super().__init__(config)
@@ -66,6 +70,10 @@ class Zero3(Processes):
             optimizer=make_optimizer(),
             config=engine_config(_launched_config(), self._config),
         )
+        layers = {id(p) for layer in layers_of(root) for p in layer.parameters()}
+        for parameter in root.parameters():
+            if id(parameter) not in layers:
+                deepspeed.zero.register_external_parameter(root, parameter)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -91,11 +99,11 @@ class Zero3(Processes):
 
     def whole(self, tensor: Tensor) -> Tensor:
         """See `Processes.whole`."""
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
         if not hasattr(tensor, "ds_id"):
             return tensor.detach()
-        with GatheredParameters([tensor]):
+        with deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
 
     def optimizer_tensors(self, names: Mapping[nn.Parameter, str]) -> Iterator[tuple[str, Tensor]]:
@@ -105,7 +113,7 @@ class Zero3(Processes):
         states = self._optimizer.optimizer.state
         steps = [torch.as_tensor(state["step"]) for state in states.values() if "step" in state]
         for parameter, name in names.items() if steps else ():
-            yield f"{name}/step", steps[0]
+            yield f"{name}/step", steps[0].clone()
             for key in _MOMENTS:
                 yield f"{name}/{key}", safe_get_full_optimizer_state(parameter, key)
 

@@ -3,9 +3,8 @@
 "We follow the official LLaVA-NeXT configuration for both training stages"; what 5.2.2 itself does
 not say is taken from that configuration's scripts (LLaVA-VL/LLaVA-NeXT, commit df17966).
 
-Unlike the paper, images are tiled by the covering ratio of section 3.1 into at most nine tiles,
-not by "anyres_max_9": that chooses among grids "from 1×1 to 6×6" and then shrinks the features of
-more than nine tiles to the number of nine, which the tiling here cannot do.
+Both stages tile by "anyres_max_9", as 5.2.2 says; LLaVA-NeXT's own first stage does not tile.
+Unlike LLaVA-OneVision, each of a sample's images is tiled, not only one that is alone.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def pretrain() -> RunConfig:
             # "batch size = 32, 1 epoch on 8 × H100 GPUs" (5.2.2).
             # not stated: per device or of all; read as per device, LLaVA-1.5's 256 for this rate
             max_text_tokens=2048,  # not stated: LLaVA-1.5's model_max_length
-            max_tokens=10_240,  # not stated: ten tiles of "729 tokens per grid" and the text
-            max_tiles=14,  # not stated: as many as fit into max_tokens
+            max_tokens=32_768,  # not stated: LLaVA-NeXT's model_max_length; an image has < 9,000
+            max_tiles=37,  # "grid weaving from 1×1 to 6×6" (5.2.2) and the whole image
         ),
         optimizer=_optimizer(),
         epochs=1,  # "1 epoch on 8 × H100 GPUs" (5.2.2)
@@ -66,8 +65,8 @@ def finetune() -> RunConfig:
             # "batch size = 8, for 1 epoch" (5.2.2).
             # not stated: per device or of all; read as per device on the same "8 × H100 GPUs"
             max_text_tokens=4096,  # not stated: LLaVA-NeXT's 32,768 counts visual tokens too
-            max_tokens=12_288,  # not stated: ten tiles of "729 tokens per grid" and the text
-            max_tiles=16,  # not stated: as many as fit into max_tokens
+            max_tokens=32_768,  # not stated: LLaVA-NeXT's model_max_length; an image has < 9,000
+            max_tiles=37,  # "grid weaving from 1×1 to 6×6" (5.2.2) and the whole image
         ),
         optimizer=_optimizer(),
         epochs=1,  # "batch size = 8, for 1 epoch" (5.2.2)
@@ -84,9 +83,12 @@ def _model(pretrained: str | None) -> ModelConfig:
         connector={"name": "align"},
         # "MLP, Perceiver Resampler, Ovis, H-Reducer (1×4), and HoneyBee (C-Abstractor)" (5.2.2)
         tiling={
-            "max_tiles": 9,  # "anyres_max_9" (5.2.2); unlike the paper, see above
-            "layout": "cells",  # "grid weaving from 1×1 to 6×6"; unlike the paper, see above
+            "layout": "anyres",  # 'the "anyres_max_9" strategy' (5.2.2)
+            "max_tiles": 9,  # "anyres_max_9" (5.2.2)
+            "max_side_tiles": 6,  # "grid weaving from 1×1 to 6×6" (5.2.2)
             "thumbnail": True,  # not stated: anyres puts the whole image first
+            "newline": True,  # not stated: LLaVA-NeXT's mm_patch_merge_type spatial_unpad
+            "pad_value": 0,  # not stated: LLaVA-NeXT pads with black
         },
         vision_feature_layer=-2,  # not stated: LLaVA-NeXT's mm_vision_select_layer
         gradient_checkpointing=True,  # not stated: LLaVA-NeXT's scripts
