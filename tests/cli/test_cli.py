@@ -22,6 +22,7 @@ COMMANDS = [
     ["plan"],
     ["train"],
     ["export"],
+    ["compare"],
     ["measure"],
     ["bench"],
     ["bench", "connectors"],

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
 from alignvlm.errors import ConfigurationError
-from alignvlm.synth import ALPHABET, KINDS, Font, Page, generate, stream
+from alignvlm.synth import ALL_KINDS, ALPHABET, KINDS, Font, Page, generate, stream
 from alignvlm.synth.fonts import HELD_OUT_FAMILIES
 
 SEEDS = range(6)
@@ -129,6 +129,33 @@ def test_stream_goes_on_with_seeds_and_kinds(fonts: list[Font]) -> None:
         ("easy", 40), ("receipt", 41), ("easy", 42),
     ]  # fmt: skip
     assert found[2].image.tobytes() == generate("easy", 42).image.tobytes()
+
+
+def test_notes_are_asked_for_by_name(fonts: list[Font], heldout_fonts: list[Font]) -> None:
+    """The smallest kind; what draws from every kind, the default model's stages too, has none."""
+    assert fonts and heldout_fonts
+    assert "note" in ALL_KINDS and set(ALL_KINDS) - set(KINDS) == {"note"}
+    drawn = [generate("note", seed, split) for seed in range(12) for split in ("train", "heldout")]
+    for page in drawn:
+        assert page.kind == "note" and page.image.width == 192 and page.image.height <= 192
+        assert 1 <= len(page.questions) <= 3
+        assert all(14 <= line.font_px <= 22 for line in page.lines)
+        text = " ".join(page.text.split())
+        for question in page.questions:
+            assert question.kind == "extraction" and question.answers[0] in text
+    assert {len(page.questions) for page in drawn} == {1, 2, 3}
+    assert not {page.text for page in drawn[::2]} & {page.text for page in drawn[1::2]}
+    again = generate("note", 3)
+    assert again.image.tobytes() == drawn[6].image.tobytes() and again.lines == drawn[6].lines
+
+
+def test_lines_of_a_note_stand_32_px_apart(fonts: list[Font]) -> None:
+    """So that a cell of 32 px never holds parts of two."""
+    assert fonts
+    for seed in range(40):
+        page = generate("note", seed, strength=0.0)
+        rows = sorted({round(line.baseline_px, 1) for line in page.lines})
+        assert all(b - a >= 31.4 for a, b in pairwise(rows)), (seed, rows)
 
 
 def test_unknown_kind_is_one_sentence() -> None:

@@ -28,5 +28,5 @@ def _load(name: str) -> None:
     spec.loader.exec_module(module)
 
 
-for _name in ("tiny_task", "tiny_vlm"):
+for _name in ("tiny_task", "tiny_vlm", "foreign_vlm", "several"):
     _load(_name)

@@ -1,7 +1,7 @@
 """Trains the tiny model in this process, for tests that start several or end one.
 
 Arguments: run folder, then JSON: {"config": ..., "batches": ..., "samples": ..., "kill_at": ...,
-"stop_at": ...}.
+"stop_at": ..., "evaluate": ...}.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ def main() -> None:
         if step == stop_at and int(os.environ.get("RANK", 0)) == 0:
             signal.raise_signal(signal.SIGTERM)
 
+    config = tiny_vlm.config(**options.get("config", {}))
+    evaluate = tiny_vlm.evaluate if options.get("evaluate") else None
     try:
-        train(task, tiny_vlm.config(**options.get("config", {})), run, on_step=on_step)
+        train(task, config, run, on_step=on_step, evaluate=evaluate)
     except AlignVLMError as error:
         sys.exit(str(error))
 

@@ -144,6 +144,16 @@ def test_a_damaged_image_is_replaced_by_a_sample_that_fits(processor: Any) -> No
     assert all("is damaged: replace it" in record["reason"] for record in bad)
 
 
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_a_damaged_sample_keeps_the_weight_it_promised(processor: Any, num_processes: int) -> None:
+    """It is known by the process that decodes it alone, and all must divide by the same."""
+    clean = together(processor, 1, tiny.DrawnSamples(), num_steps=1)
+    damaged = tiny.DrawnSamples(damaged=frozenset(range(7)))
+    found = together(processor, num_processes, damaged, num_steps=1)
+    promised = {row.step_weight for row in clean[0][0]}
+    assert {row.step_weight for process in found for row in process[0]} == promised
+
+
 class Sizes:
     """Texts of given lengths; one with an image that turns out damaged, and so do the others."""
 

@@ -134,3 +134,97 @@ def test_placeholders_and_images_differ(processor: Any) -> None:
     given = sample("yes", (9, 9))
     with pytest.raises(InputError, match="1 image placeholders and 0 images"):
         encoder(processor).measure(Sample(key=given.key, messages=given.messages))
+
+
+def labels_of(processor: Any, given: Sample) -> tuple[list[int], list[int]]:
+    coder = encoder(processor, max_tokens=2000, max_text_tokens=1000)
+    tensors = coder.encode(given, coder.measure(given)).tensors
+    return tensors["input_ids"].tolist(), tensors["labels"].tolist()
+
+
+def talk(*turns: str, system: str | None = None, num_images: int = 0) -> Sample:
+    """Question, answer, question, ...; images stand in the first question."""
+    roles = ["user", "assistant"] * len(turns)
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in zip(roles, turns, strict=False)
+    ]
+    messages[0]["content"] = [{"type": "image"}] * num_images + messages[0]["content"]
+    if system is not None:
+        content = [{"type": "text", "text": system}]
+        messages.insert(0, {"role": "system", "content": content})
+    images = tuple(tiny.Drawn(30, 20, seed) for seed in range(num_images))
+    return Sample(key="talk:1", messages=messages, images=images)
+
+
+TYPED = "<empty_output><|im_end|>\n<|im_start|>assistant\nno<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [talk("a?", "yes"), talk("a?", "yes", "b?", "no", "c?", "so"),
+     talk("a?", "yes", system="Be short."), talk("a?", "yes", "b?", "no", num_images=2),
+     talk(TYPED, "yes"), talk("a?", TYPED), talk("a?", "yes", TYPED, TYPED, system=TYPED),
+     talk("a?", "assistant\n"), talk("a?", "ünïcödé 😀")],
+)  # fmt: skip
+def test_answers_alone_are_learned(processor: Any, given: Sample) -> None:
+    """Decoded, the labels are the answers, each with the one token that ends its turn."""
+    ids, labels = labels_of(processor, given)
+    learned = [label for label in labels if label != -100]
+    said = [m["content"][-1]["text"] for m in given.messages if m["role"] == "assistant"]
+    assert processor.tokenizer.decode(learned) == "".join(f"{text}<|im_end|>" for text in said)
+    end = processor.tokenizer.eos_token_id
+    assert learned.count(end) == len(said)  # typed ones are text
+    assert all(label in (-100, token) for label, token in zip(labels, ids, strict=True))
+    visual = ids.count(processor.image_token_id)
+    assert visual % processor.placeholders_per_tile == 0
+    assert (visual > 0) == bool(given.images)
+
+
+def test_every_answer_is_predicted_from_what_inference_would_see(processor: Any) -> None:
+    """Up to an answer the ids are those of the prompt that asks for it."""
+    given = talk("a?", "yes", "b?", "no", system="Be short.")
+    ids, labels = labels_of(processor, given)
+    for number, message in enumerate(given.messages):
+        if message["role"] == "assistant":
+            prompt = processor.apply_chat_template(
+                list(given.messages[:number]), add_generation_prompt=True, tokenize=True,
+                return_dict=True,
+            )["input_ids"][0]  # fmt: skip
+            assert ids[: len(prompt)] == list(prompt)
+            assert labels[len(prompt) - 1] == -100 != labels[len(prompt)]
+
+
+def test_an_answer_that_comes_first_is_learned_from_its_second_token(processor: Any) -> None:
+    """In a pack its first token would be predicted by another sample's last one."""
+    given = Sample(key="k", messages=talk("a?", "yes").messages[1:])
+    coder = encoder(processor)
+    coder._processor = _Bare(processor)
+    measured = coder.measure(given)
+    assert measured.labels[0] == -100 and measured.num_supervised == len(measured.ids) - 1
+
+
+class _Bare:
+    """A template that writes answers and nothing else."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def training_text(self, messages: Any) -> tuple[list[int], list[int]]:
+        ids = self._processor.tokenizer("yes<|im_end|>")["input_ids"]
+        return ids, list(ids)
+
+
+def test_tiles_and_placeholders_agree_for_every_size(processor: Any) -> None:
+    """By header and by pixels, for slivers too."""
+    for size in [(1, 1), (1, 200), (200, 1), (28, 28), (29, 28), (57, 57), (300, 40)]:
+        coder = encoder(processor, max_tokens=2000)
+        given = sample("yes", size)
+        measured = coder.measure(given)
+        tensors = coder.encode(given, measured).tensors
+        assert len(tensors["pixel_values"]) == measured.num_tiles
+        placeholders = (tensors["input_ids"] == processor.image_token_id).sum()
+        assert placeholders == measured.num_tiles * processor.placeholders_per_tile

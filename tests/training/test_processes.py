@@ -2,99 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_vlm as tiny
 import torch
-from safetensors.torch import load_file
+from accelerate.commands.launch import _validate_launch_command as resolve
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from several import GENTLE, MIXED, assert_same_model, end, launch, losses, start, train_here
 
+import alignvlm.training
 from alignvlm.errors import ConfigurationError
-from alignvlm.training.loop import train
-from alignvlm.training.processes import Processes
+from alignvlm.training.loop import _check_same_step
+from alignvlm.training.processes import open_processes
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.tracking import read_log
 
-SCRIPT = Path(__file__).with_name("run_tiny.py")
+LAUNCH = Path(alignvlm.training.__file__).with_name("launch")
 
 
-def start(run: Path, options: dict[str, Any], num_processes: int = 1) -> list[str]:
-    """Trains in processes of their own; their stderr, once all have ended well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
-    for rank in range(num_processes):
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        if num_processes > 1:
-            env |= {
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank),
-                "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes),
-            }  # fmt: skip
-        running.append(
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(run), json.dumps(options)],
-                env=env,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        said = [process.communicate(timeout=100)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0] * num_processes, said
-    return said
-
-
-def losses(run: Path) -> list[float]:
-    return [record["loss"] for record in read_log(run)]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def train_here(run: Path, stop_at: int | None = None, **options: Any) -> None:
-    def on_step(step: int) -> None:
-        if step == stop_at:
-            signal.raise_signal(signal.SIGTERM)
-
-    task = tiny.make_task(
-        tiny.DrawnSamples(**options.get("samples", {})), **options.get("batches", {})
-    )
-    train(task, tiny.config(**options["config"]), run, on_step=on_step)
-
-
-# Small steps: Adam's first ones are of the size of the rate whatever the gradient, and turn the
-# last digit of a gradient near zero into a step in the other direction.
-GENTLE = {"learning_rate": 1e-5, "num_steps": 6, "checkpoint_every": 3}
-# Two samples a step, one with an image and one without: each process has one.
-MIXED = {
-    "config": {"num_steps": 20, "batch_size": 2, "learning_rate": 1e-5},
-    "batches": {"num_samples": 2, "pack": False},
-    "samples": {"alternate": True},
-}
+def config(**options: Any) -> TrainConfig:
+    return TrainConfig(num_steps=1, batch_size=1, learning_rate=1.0, **options)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("alone")
-    train_here(run, config=GENTLE)
+    train_here(run, config=GENTLE, evaluate=True)
     return run
 
 
 def test_a_process_with_text_alone_does_not_hang(tmp_path: Path) -> None:
     """Twenty steps under data parallelism, and what one process learns from the same."""
-    start(tmp_path / "two", MIXED, 2)
+    start(tmp_path / "two", MIXED)
     train_here(tmp_path / "one", **MIXED)
     assert len(losses(tmp_path / "two")) == 20
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
@@ -102,7 +46,7 @@ def test_a_process_with_text_alone_does_not_hang(tmp_path: Path) -> None:
 
 def test_fsdp2_learns_what_one_process_does(alone: Path, tmp_path: Path) -> None:
     """Stopped after three steps sharded, and on from there alone: a checkpoint is whole."""
-    start(tmp_path, {"config": GENTLE | {"sharding": "fsdp2"}, "stop_at": 2}, 2)
+    start(tmp_path, {"config": GENTLE | {"sharding": "fsdp2"}, "stop_at": 2})
     assert losses(tmp_path) == pytest.approx(losses(alone)[:3], rel=1e-6)
     train_here(tmp_path, config=GENTLE)
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
@@ -112,21 +56,98 @@ def test_fsdp2_goes_on_where_one_process_stopped(alone: Path, tmp_path: Path) ->
     """With text alone in one process; the model that is left is that of one process."""
     train_here(tmp_path, stop_at=2, config=GENTLE)
     assert len(losses(tmp_path)) == 3
-    start(tmp_path, {"config": GENTLE | {"sharding": "fsdp2"}}, 2)
+    start(tmp_path, {"config": GENTLE | {"sharding": "fsdp2"}, "evaluate": True})
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
-    ours, theirs = weights(tmp_path), weights(alone)
-    assert ours.keys() == theirs.keys()
-    for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=3e-6)
+    assert_same_model(tmp_path, alone)
+    found = [read_log(run)[-1]["eval/logit"] for run in (tmp_path, alone)]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-def test_fsdp2_needs_other_processes() -> None:
-    config = TrainConfig(num_steps=1, batch_size=1, learning_rate=1.0, sharding="fsdp2")
+def test_sigterm_to_all_processes_saves(tmp_path: Path) -> None:
+    """As a batch system sends it; each ends with 0, and the run can go on."""
+    options = {"config": {"num_steps": 10_000, "checkpoint_every": 10_000}}
+    running = launch(tmp_path, [options] * 2)
+    log = tmp_path / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 1):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.1)
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    end(running)
+    (saved,) = tmp_path.glob("step-*")
+    assert saved.name == f"step-{len(losses(tmp_path)):08d}"
+
+
+def test_different_settings_are_refused_by_all(tmp_path: Path) -> None:
+    each = [{"config": {"seed": rank, "num_steps": 2}} for rank in range(2)]
+    said = end(launch(tmp_path, each), status=1)
+    sentence = "Process 1 of this run was started with another seed than process 0"
+    assert all(sentence in text for text in said)
+
+
+def test_what_ends_the_main_process_ends_all(tmp_path: Path) -> None:
+    """The run folder is looked at by one of them alone."""
+    (tmp_path / "config.json").write_text('{"seed": 7}')
+    said = end(launch(tmp_path, [{}] * 2), status=1)
+    assert all("was started with another seed" in text for text in said)
+
+
+def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path) -> None:
+    _check_same_step(tmp_path, [4, 4])
+    with pytest.raises(ConfigurationError, match=r"Process 2 would go on from step 0 and process"):
+        _check_same_step(tmp_path, [4, 4, 0])
+
+
+@pytest.mark.parametrize("sharding", ["fsdp2", "none"])
+def test_one_process_alone(sharding: str) -> None:
+    processes = open_processes(config(sharding=sharding))
+    root = torch.nn.Linear(1, 1)
+    if sharding == "none":
+        processes.prepare(root, lambda: torch.optim.AdamW(root.parameters()))
+        assert processes.gather(3) == [3] and processes.is_main
+        return
     with pytest.raises(ConfigurationError, match="one process alone: start the run with accel"):
-        Processes(config).prepare(torch.nn.Linear(1, 1))
+        processes.prepare(root, lambda: torch.optim.AdamW(root.parameters()))
 
 
-def test_zero3_needs_deepspeed() -> None:
-    config = TrainConfig(num_steps=1, batch_size=1, learning_rate=1.0, sharding="zero3")
-    with pytest.raises(ConfigurationError, match="not started by DeepSpeed"):
-        Processes(config)
+@pytest.mark.parametrize(
+    ("variable", "layout", "sharding"),
+    [("ACCELERATE_USE_FSDP", "fsdp2", "none"), ("ACCELERATE_USE_DEEPSPEED", "zero3", "fsdp2")],
+)
+def test_the_launcher_contradicts_the_recipe(
+    monkeypatch: pytest.MonkeyPatch, variable: str, layout: str, sharding: str
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigurationError, match=f"for {layout} and the recipe .*={sharding}:"):
+        open_processes(config(sharding=sharding))
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "LOCAL_RANK"])
+def test_every_process_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv(variable, "3")
+    with pytest.raises(ConfigurationError, match=r"\d processes .* with 2 GPUs .*: start 2"):
+        open_processes(config(device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("name", "layouts"),
+    [("ddp", set()), ("fsdp2", {"ACCELERATE_USE_FSDP"}), ("zero3", {"ACCELERATE_USE_DEEPSPEED"})],
+)
+def test_the_shipped_launch_configurations(
+    monkeypatch: pytest.MonkeyPatch, name: str, layouts: set[str]
+) -> None:
+    """As accelerate launch reads them."""
+    for variable in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        monkeypatch.delenv(variable)
+    command = ["--config_file", str(LAUNCH / f"{name}.yaml"), "-m", "alignvlm", "train", "smol"]
+    arguments, _, _ = resolve(launch_command_parser().parse_args(command))
+    assert arguments.num_processes == 8 and arguments.mixed_precision == "no"
+    assert arguments.use_deepspeed == (name == "zero3")
+    if name == "zero3":
+        assert arguments.zero_stage == 3
+        return
+    env = prepare_multi_gpu_env(arguments)
+    assert {key for key in env if key.startswith("ACCELERATE_USE_") and env[key] == "true"} == (
+        layouts
+    )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignvlm.errors import ConfigurationError
 from alignvlm.training.schedule import TrainConfig, learning_rate_at
 
 
@@ -43,3 +45,18 @@ def test_against_the_formulas(schedule: str, halfway: float) -> None:
 
 def test_a_run_of_one_step_takes_it() -> None:
     assert learning_rate_at(0, config(1, 0)) == 2.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_steps": 0}, {"batch_size": 0}, {"keep": 0}, {"num_workers": -1}, {"seed": -1},
+     {"seed": 1 << 40}, {"learning_rate": 0.0}, {"learning_rate": math.nan},
+     {"checkpoint_every": 0}, {"warmup_steps": -1}],
+)  # fmt: skip
+def test_numbers_out_of_range(changes: dict[str, float]) -> None:
+    """`keep=0` would have kept everything, a seed without end have ended the run in torch."""
+    ((name, value),) = changes.items()
+    with pytest.raises(ConfigurationError) as raised:
+        replace(config(5, 1), **changes)
+    assert str(raised.value).startswith(f"{name} must be ")
+    assert repr(value) in str(raised.value)

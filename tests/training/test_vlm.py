@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import gc
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tiny_vlm as tiny
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from alignvlm.connectors import registry
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, TrainingError
 from alignvlm.training.configuration import LoraConfig, Rates
 from alignvlm.training.loop import train
 from alignvlm.training.models import _add_lora
@@ -182,3 +186,104 @@ def test_evaluation_runs_in_eval_mode(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_parts_by_their_names(name: str, part: str) -> None:
     assert part_of(name) == part
+
+
+def test_one_row_of_eight_is_eight_rows_of_one() -> None:
+    """Accumulation weighs tokens, not rows, whose answers differ in length."""
+    losses, found = [], []
+    for pack in (True, False):
+        task = tiny.make_task(pack=pack, num_samples=8, max_tokens=2048, max_tiles=99)
+        rows = rows_of(task, 8)
+        assert len(rows) == (1 if pack else 8)
+        loss, gradients = tiny.gradients(task, rows)
+        losses.append(loss)
+        found.append(gradients)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for name, gradient in found[0].items():
+        largest = max(float(g.abs().max()) for g in found[0].values())
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=3e-6 * largest)
+
+
+def test_the_connector_learns_through_a_frozen_language_model() -> None:
+    """Its gradient is what it would be if everything trained."""
+    every = tiny.gradients(task := tiny.make_task(), rows_of(task))[1]
+    alone = tiny.gradients(task := tiny.make_task(rates=Rates(connector=1e-3)), rows_of(task))[1]
+    assert alone and {part_of(name) for name in alone} == {"connector"}
+    for name, gradient in alone.items():
+        torch.testing.assert_close(gradient, every[name], rtol=1e-5, atol=1e-7)
+        assert gradient.abs().sum() > 0
+
+
+def test_bfloat16_is_near_float32_on_a_cpu(tmp_path: Path) -> None:
+    """Under autocast, weights and Adam's state in float32, frozen weights in bfloat16."""
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = tiny.make_model()
+        if precision == "bfloat16":
+            model.model.vision_model.to(torch.bfloat16)
+        task = tiny.make_task(model=model, rates=Rates(connector=1e-3, llm=1e-4))
+        train(task, tiny.config(num_steps=4, precision=precision), tmp_path / precision)
+        losses[precision] = [record["loss"] for record in read_log(tmp_path / precision)]
+        states = load_file(tmp_path / precision / "step-00000004" / "optimizer.safetensors")
+        assert {value.dtype for value in states.values()} == {torch.float32}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_memory_does_not_grow(tmp_path: Path) -> None:
+    """A hundred steps, after the first thirty have filled what caches there are."""
+    process, seen = psutil.Process(), []
+
+    def note(step: int) -> None:
+        if step in (30, 80, 130):
+            gc.collect()
+            tensors = sum(type(held) is torch.Tensor for held in gc.get_objects())
+            seen.append((process.memory_info().rss, tensors))
+
+    task = tiny.make_task(num_samples=1, max_tokens=128)
+    options = {"num_steps": 130, "batch_size": 1, "checkpoint_every": 1000}
+    train(task, tiny.config(**options), tmp_path, on_step=note)
+    first, _, last = seen
+    assert last[0] - first[0] < 12e6, seen
+    assert last[1] - first[1] < 10, seen  # a row with an image holds some more
+
+
+def test_a_row_without_images_is_inspected_with_the_others() -> None:
+    """A sharded encoder must be passed through by every process; what it says of nothing is not."""
+    task, passed = tiny.make_task(), []
+    task.module.model.vision_model.register_forward_hook(lambda *_: passed.append(1))
+    assert task.inspect({"input_ids": torch.ones(1, 5, dtype=torch.long)}) == {}
+    assert passed == [1]
+
+
+def test_a_full_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint is there; the same command writes the model alone."""
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(tiny.AlignVLMProcessor, "save_pretrained", refuse)
+        with pytest.raises(TrainingError) as raised:
+            train(tiny.make_task(), tiny.config(num_steps=2), tmp_path)
+    assert str(raised.value) == (
+        f"The trained model cannot be written to {tmp_path / 'model'} (No space left on device): "
+        "free some space and run the same command again, it only writes the model"
+    )
+    assert not (tmp_path / "model").exists() and (tmp_path / "step-00000002").is_dir()
+    assert train(tiny.make_task(), tiny.config(num_steps=2), tmp_path) == 2
+    assert (tmp_path / "model" / "config.json").is_file()
+
+
+def test_the_wait_for_data_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tiny.DrawnSamples.read
+
+    def slow(self: Any, position: int, attempt: int = 0) -> Any:
+        time.sleep(0.02)
+        return real(self, position, attempt)
+
+    monkeypatch.setattr(tiny.DrawnSamples, "read", slow)
+    train(tiny.make_task(), tiny.config(num_steps=3), tmp_path)
+    for record in read_log(tmp_path):
+        waited = record["data_wait_share"] * record["seconds_per_step"]
+        assert waited > 4 * 2 * 0.02  # four samples, each read to be measured and to be made

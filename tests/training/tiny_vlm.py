@@ -20,6 +20,7 @@ from alignvlm.training.batches import MixtureBatches
 from alignvlm.training.configuration import BatchConfig, Rates
 from alignvlm.training.encoding import Encoder
 from alignvlm.training.schedule import TrainConfig
+from alignvlm.training.task import Share
 from alignvlm.training.vlm import VLMTask
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"]
@@ -145,6 +146,15 @@ def config(**options: Any) -> TrainConfig:
         "checkpoint_every": 3, "num_workers": 0, "precision": "float32",
     }  # fmt: skip
     return TrainConfig(**defaults | options)
+
+
+def evaluate(model: torch.nn.Module) -> dict[str, float]:
+    """The largest logit of a question about a grey image."""
+    (row, *_) = make_task(DrawnSamples(alternate=True), num_samples=1).micro_batches(
+        config(num_steps=1, batch_size=1), 0, Share()
+    )
+    tensors = {name: row.tensors[name] for name in ("input_ids", "pixel_values", "tile_grids")}
+    return {"logit": model(**tensors).logits.max().item()}
 
 
 def gradients(task: VLMTask, micro: Sequence[Any]) -> tuple[float, dict[str, torch.Tensor]]:

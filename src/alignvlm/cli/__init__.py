@@ -1,5 +1,4 @@
-"""The command line: `alignvlm ask`, `lens`, `doctor`, `data`, `plan`, `train`,
-`measure`, `bench`.
+"""The command line: `alignvlm ask`, `lens`, `data`, `plan`, `train`, `compare` and the others.
 
 What a command needs is imported when it runs, so that `--help` is there at once.
 """
@@ -13,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from alignvlm import __version__
-from alignvlm.cli import ask, bench, data, doctor, lens, measure, plan, terminal, train
+from alignvlm.cli import ask, bench, compare, data, doctor, lens, measure, plan, terminal, train
 
 __all__ = ["app", "main", "run"]
 
@@ -27,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _module in (ask, lens, doctor, data, plan, train, measure, bench):
+for _module in (ask, lens, doctor, data, plan, train, compare, measure, bench):
     _module.register(app)
 
 

@@ -97,15 +97,12 @@ def _run(
     comparison: Comparison, out: Path, device: str, threads: int, jobs: int, keep_models: bool
 ) -> None:
     """Work until the end or a signal, then write the report of what is done."""
-    import torch
-
     from alignvlm.analysis.compare import compare as run_all
     from alignvlm.analysis.compare import estimate, plots
     from alignvlm.analysis.compare.report import write_report
     from alignvlm.inference.hardware import choose_device
 
     plots.check_installed()  # now, not after all the work
-    torch.set_num_threads(threads)
     chosen = str(choose_device(device))
     with _progress(comparison, out) as told:
         is_done = run_all(

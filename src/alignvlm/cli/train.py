@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignvlm.cli.terminal import DebugOption
+from alignvlm.errors import ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
+    from alignvlm.training.configuration import RunConfig
     from alignvlm.training.schedule import TrainConfig
     from alignvlm.training.task import Task
 
 __all__ = ["register"]
+
+_ESTIMATE_ERROR = 0.15
 
 
 def register(app: typer.Typer) -> None:
@@ -83,11 +90,22 @@ def _train(recipe: str, run: Path, settings: list[str], device: str) -> None:
     from alignvlm.training.loop import train as run_loop
     from alignvlm.training.report import write_report
 
+    says = int(os.environ.get("RANK", "0")) == 0  # one of several processes
     task, config, max_bad_share = _open(recipe, settings, device)
-    _announce(recipe, task, config, run)
-    done = run_loop(task, config, run, max_bad_share=max_bad_share)
-    report = write_report(run)
-    typer.echo(f"{done} of {config.num_steps} steps done in {run}: see {report}", err=True)
+    if says:
+        _announce(recipe, task, config, run)
+    try:
+        done = run_loop(task, config, run, max_bad_share=max_bad_share)
+    except TrainingError:
+        if says:
+            with suppress(OSError):  # a full disk is what the error is about
+                write_report(run)
+        raise
+    if says:
+        report = write_report(run)
+        rest = "" if done >= config.num_steps else ", the same command goes on from here"
+        of = f"{done} of {config.num_steps} steps done"
+        typer.echo(f"{of} in {run}{rest}: see {report}", err=True)
 
 
 def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainConfig, float]:
@@ -100,7 +118,33 @@ def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainCon
         config = apply(STAGES[recipe], [f"device={device}", *settings])
         return stage_task(recipe, config), config, 0.0
     resolved = apply(find(recipe)(), settings)
+    if device.startswith("cuda"):
+        _check_memory(resolved, device)
     return *open_run(resolved, device), resolved.max_bad_share
+
+
+def _check_memory(resolved: RunConfig, device: str) -> None:
+    """Says before the model is loaded what a step would run out of memory for.
+
+    The estimate may be off by what `alignvlm plan` documents: only what is beyond that is refused.
+    """
+    import torch
+
+    from alignvlm.training.cost.plan import make_plan
+
+    limit = torch.cuda.get_device_properties(device).total_memory
+    num_gpus = int(os.environ.get("WORLD_SIZE", "1"))
+    made = make_plan(replace(resolved, num_steps=resolved.num_steps or 1), num_gpus, limit)
+    if made.fits:
+        return
+    changes = " ".join(f"--set {part}" for c in made.changes for part in c.setting.split())
+    sentence = (
+        f"A step needs {made.needed_bytes / 1e9:.1f} GB by estimate and the GPU has "
+        f"{limit / 1e9:.1f} GB: try {changes or 'more or larger GPUs'}"
+    )
+    if (1 - _ESTIMATE_ERROR) * made.memory.total > limit:
+        raise ConfigurationError(sentence)
+    typer.echo(f"Warning: {sentence}", err=True)
 
 
 def _announce(recipe: str, task: Task, config: TrainConfig, run: Path) -> None:

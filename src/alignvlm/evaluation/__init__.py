@@ -1,7 +1,8 @@
 """What a model is worth: scorers, and the measurement of the default model.
 
-`metrics` scores one answer or one page; `encoder` measures how well a vision encoder and its
-ALIGN connector read; `measure` puts a whole model beside its baselines.
+`score` scores a prediction as a named toolkit does, `aggregate` a set of them (`scorers`);
+`metrics` has what the measurement needs besides; `encoder` measures how well a vision encoder and
+its ALIGN connector read; `measure` puts a whole model beside its baselines.
 """
 
 from __future__ import annotations
@@ -14,12 +15,32 @@ from alignvlm.evaluation.metrics import (
     contains,
     estimate,
 )
+from alignvlm.evaluation.scorers import (
+    GOLDEN_NAMES,
+    Aggregate,
+    Judge,
+    RecordedJudge,
+    Score,
+    aggregate,
+    metric_name,
+    metric_names,
+    score,
+)
 
 __all__ = [
+    "GOLDEN_NAMES",
+    "Aggregate",
     "Estimate",
+    "Judge",
+    "RecordedJudge",
+    "Score",
+    "aggregate",
     "anls",
     "character_edits",
     "character_overlap",
     "contains",
     "estimate",
+    "metric_name",
+    "metric_names",
+    "score",
 ]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from alignvlm.errors import MissingDependencyError
+from alignvlm.evaluation.scorers.anls import anls, folded, levenshtein
 
-ANLS_THRESHOLD = 0.5
-"""Similarities below it count nothing, so that a wrong answer scores 0."""
+__all__ = ["Estimate", "anls", "character_edits", "character_overlap", "contains", "estimate"]
 
 _NUM_RESAMPLES = 2000
 _RESAMPLE_SEED = 20250203
@@ -34,16 +33,6 @@ class Estimate:
     num_units: int
 
 
-def anls(prediction: str, answers: Sequence[str]) -> float:
-    """Normalised Levenshtein similarity to the nearest accepted answer, 0 below the threshold.
-
-    Letter case and the kind and number of blanks do not count. The distance is divided by the
-    longer of the two strings as they were given, and exactly 0.5 is kept, as in VLMEvalKit and
-    lmms-eval; the definition, NL < 0.5, would drop it.
-    """
-    return max((_similarity(prediction, answer) for answer in answers), default=0.0)
-
-
 def contains(prediction: str, answers: Sequence[str]) -> bool:
     """Whether an accepted answer stands in the prediction as words, letter case and blanks aside.
 
@@ -51,8 +40,8 @@ def contains(prediction: str, answers: Sequence[str]) -> bool:
     "250" nor "1,250". A model that answers in sentences is right by this measure and wrong by
     `anls`.
     """
-    said = _folded(prediction)
-    return any(_as_words(_folded(answer)).search(said) for answer in answers)
+    said = folded(prediction)
+    return any(_as_words(folded(answer)).search(said) for answer in answers)
 
 
 def character_edits(read: str, truth: str) -> tuple[int, int]:
@@ -62,7 +51,7 @@ def character_edits(read: str, truth: str) -> tuple[int, int]:
     character error is the ratio of the two numbers.
     """
     truth = " ".join(truth.split())
-    return _distance()(" ".join(read.split()), truth), len(truth)
+    return levenshtein()(" ".join(read.split()), truth), len(truth)
 
 
 def character_overlap(read: str, truth: str) -> tuple[int, int]:
@@ -102,28 +91,7 @@ def estimate(sums: Sequence[float], weights: Sequence[float] | None = None) -> E
     return Estimate(float(tops.sum() / bottoms.sum()), float(low), float(high), len(tops))
 
 
-def _similarity(prediction: str, answer: str) -> float:
-    longest = max(len(prediction), len(answer))
-    if longest == 0:
-        return 1.0
-    distance = _distance()(_folded(prediction), _folded(answer))
-    similarity = 1 - distance / longest
-    return similarity if similarity >= ANLS_THRESHOLD else 0.0
-
-
 def _as_words(answer: str) -> re.Pattern[str]:
     before = r"(?<!\d[.,])" if answer[:1].isdecimal() else ""
     after = r"(?![.,]\d)" if answer[-1:].isdecimal() else ""
     return re.compile(rf"(?<!\w){before}{re.escape(answer)}{after}(?!\w)")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
-def _distance() -> Callable[[str, str], int]:
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise MissingDependencyError("rapidfuzz", "score answers", extra="eval") from error
-    return Levenshtein.distance

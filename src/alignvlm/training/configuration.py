@@ -24,7 +24,7 @@ __all__ = [
     "check_device",
 ]
 
-_TUNED = {"vision": "document-encoder", "llm": "smollm2-135m"}
+_PARTS = ("vision", "llm")
 TRACKERS = ("trackio", "tensorboard", "wandb")
 
 
@@ -47,8 +47,9 @@ class ModelConfig:
         connector: name and options, see `alignvlm.connectors.registry`.
         tiling: fields of `alignvlm.imaging.tiling.Tiling`.
         vision_options: fields of the document encoder's configuration.
-        tuned: which of "vision" and "llm" start as the default model's do: the document encoder
-            that reads characters, SmolLM2 that answers from a page's text.
+        tuned: "vision", "llm" or both: where they are the parts from the package index, they start
+            as the default model's: an encoder that reads characters, a language model that answers
+            from a page's text. Parts of other models are not touched.
         vision_feature_layer: as in `AlignVLMConfig`.
         random_weights: real shapes, no weights: for measuring speed without a hub.
         dtype: of the frozen weights. What trains is held in float32: a step of 1e-5 of a weight
@@ -72,7 +73,7 @@ class ModelConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        parts = [name for name in ("vision", "llm") if getattr(self, name) is not None]
+        parts = [name for name in _PARTS if getattr(self, name) is not None]
         for other in ("preset", "pretrained"):
             if parts and getattr(self, other) is not None:
                 raise ConfigurationError(
@@ -91,12 +92,7 @@ class ModelConfig:
                 "model.vision and model.llm"
             )
         for part in self.tuned:
-            _check(part in _TUNED, "model.tuned", part, f"one of {', '.join(_TUNED)}")
-            if getattr(self, part) != _TUNED[part]:
-                raise ConfigurationError(
-                    f"model.tuned names {part}, which only {_TUNED[part]} has: set "
-                    f"model.{part}={_TUNED[part]}, or take {part} out of model.tuned"
-                )
+            _check(part in _PARTS, "model.tuned", part, f"one of {', '.join(_PARTS)}")
         if not isinstance(self.connector.get("name"), str):
             raise ConfigurationError(
                 "model.connector has no name: set model.connector.name, e.g. to align"

@@ -291,8 +291,13 @@ class _Run:
         return {name: tensor.to(self._processes.device) for name, tensor in tensors.items()}
 
     def _autocast(self) -> torch.autocast:
-        bf16 = self._config.precision == "bfloat16"
-        return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=bf16)
+        return torch.autocast(
+            self._processes.device.type,
+            torch.bfloat16,
+            enabled=self._config.precision == "bfloat16",
+            # It would keep a copy of every weight that is gathered until the forward pass ends.
+            cache_enabled=self._config.sharding == "none",
+        )
 
     def _report_bad_step(self, loss: float, norm: float, seen: list[MicroBatch]) -> None:
         path = (

@@ -57,6 +57,7 @@ def build_model(
         WeightsError: something cannot be loaded.
         MissingDependencyError: LoRA or QLoRA without its package.
     """
+    _check(config)
     torch.manual_seed(seed)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
     if config.pretrained is not None:
@@ -76,12 +77,36 @@ def build_model(
     return model, processor
 
 
+def _check(config: ModelConfig) -> None:
+    """Settings that would be passed over."""
+    if config.random_weights and config.preset is None:
+        raise ConfigurationError(
+            "model.random_weights needs model.preset, whose shapes are known: set it, or leave "
+            "model.random_weights out"
+        )
+    if config.vision_options and config.vision != DOCUMENT_ENCODER:
+        raise ConfigurationError(
+            f"model.vision_options are for {DOCUMENT_ENCODER} alone: set model.vision_options={{}} "
+            f"or model.vision={DOCUMENT_ENCODER}"
+        )
+    known = [
+        name for name in vars(DocumentEncoderConfig)["__annotations__"] if name != "model_type"
+    ]
+    for name in config.vision_options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigurationError(
+                f"model.vision_options has no {name!r}{hint}: choose among {', '.join(known)}"
+            )
+
+
 def _set_up(model: PreTrainedModel, config: ModelConfig) -> None:
     """Chooses the attention and whether activations are recomputed."""
     try:
         model.set_attn_implementation(config.attention)
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
             # transformers makes every input require a gradient, for reentrant checkpoints: a
             # frozen encoder would then run backward for nothing.
             model.disable_input_require_grads()

@@ -89,8 +89,8 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
 
     Returns:
         `input_ids`, `labels`, `position_ids` int64 [1, L], L a multiple of `LENGTH_STEP`, and with
-        images `pixel_values` [T, 3, S, S] and `tile_grids` int64 [I, 3 or 5]. Padding at the end is a
-        sample of its own without labels. No sample at all gives a row of padding.
+        images `pixel_values` [T, 3, S, S] and `tile_grids` int64 [I, 3 or 5]. Padding at the end
+        is a sample of its own without labels. No sample at all gives a row of padding.
     """
     length = sum(len(example.tensors["input_ids"]) for example in examples)
     padding = -length % LENGTH_STEP or (LENGTH_STEP if not examples else 0)

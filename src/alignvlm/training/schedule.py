@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from alignvlm.errors import ConfigurationError
+
 __all__ = ["TrainConfig", "learning_rate_at"]
+
+_SEEDS = 1 << 40  # times a million, what torch takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,9 @@ class TrainConfig:
         trackers: names of `alignvlm.training.trackers`.
         data: what else the samples depend on, e.g. a folder; written down so that a run cannot go
             on with another one.
+
+    Raises:
+        ConfigurationError: a number is out of range.
     """
 
     num_steps: int
@@ -54,6 +61,20 @@ class TrainConfig:
     evaluate_every: int = 0
     trackers: tuple[str, ...] = ()
     data: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least = {"num_steps": 1, "batch_size": 1, "warmup_steps": 0, "checkpoint_every": 1,
+                    "keep": 1, "num_workers": 0, "inspect_every": 0, "evaluate_every": 0}  # fmt: skip
+        for name, least in at_least.items():
+            _check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+        rate, seed = self.learning_rate, self.seed
+        _check(0 < rate < math.inf, "learning_rate", rate, "a number above 0")
+        _check(0 <= seed < _SEEDS, "seed", seed, f"from 0 to below {_SEEDS}")
+
+
+def _check(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"{name} must be {rule}, not {value!r}")
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

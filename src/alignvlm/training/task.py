@@ -36,8 +36,9 @@ class MicroBatch:
     Attributes:
         tensors: the arguments of `Task.loss`.
         is_last: whether the optimizer steps after it.
-        step_weight: what the weights of the whole step add up to, over all processes; None where a
-            process has a single micro-batch a step: then they are asked.
+        step_weight: what the weights of the whole step add up to, over all processes, as planned:
+            a sample that is damaged counts as much as it promised, whatever stands in for it. None
+            where a process has a single micro-batch a step: then they are asked.
         counts: what the meter adds up, by names of `alignvlm.training.meter.Sums`.
         keys: names of the samples, for the report of a step that went wrong.
         quarantined: samples that could not be used, see `alignvlm.training.quarantine`.

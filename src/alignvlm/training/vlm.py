@@ -203,8 +203,8 @@ class VLMTask(Task):
         """Last hidden states [B, L, D] and the labels [B, L] aligned with them.
 
         A row without an image runs encoder and connector over a blank tile whose result counts
-        nothing: processes exchange the gradients of every parameter, and one that never touched
-        some of them would leave the others waiting.
+        nothing: processes exchange weights and gradients of every part in the order of use, and
+        one that used them otherwise would leave the others waiting.
         """
         inner = self._model.model
         mask, labels = batch.get("attention_mask"), batch["labels"]
@@ -214,8 +214,9 @@ class VLMTask(Task):
             )
             embeds, mask, labels = spliced.inputs_embeds, spliced.attention_mask, spliced.labels
         else:
+            nothing = self._nothing(batch["input_ids"].device)
             embeds = inner.get_input_embeddings()(batch["input_ids"])
-            embeds = embeds + self._nothing(embeds)
+            embeds = embeds + nothing.to(embeds.dtype)
         outputs = inner(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -225,10 +226,10 @@ class VLMTask(Task):
         )
         return outputs.last_hidden_state, labels
 
-    def _nothing(self, like: Tensor) -> Tensor:
-        tile = self._blank_tile(like.device)
+    def _nothing(self, device: torch.device) -> Tensor:
+        tile = self._blank_tile(device)
         image = self._model.model.get_image_features(tile, return_dict=True).pooler_output[0]
-        return (0.0 * image.float().sum()).to(like.dtype)
+        return 0.0 * image.float().sum()
 
     def _blank_tile(self, device: torch.device) -> Tensor:
         side = self._model.config.tiling["tile_px"]
@@ -236,15 +237,16 @@ class VLMTask(Task):
 
     def _loss_of_another_model(self, batch: dict[str, Tensor]) -> Loss:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        nothing: Tensor | float = 0.0  # first, as images are: see `_hidden_states`
+        if "pixel_values" not in batch and torch.distributed.is_initialized():
+            nothing = self._nothing_of_another_model(batch["input_ids"].device)
         logits = self._model(**inputs, use_cache=False).logits
         targets = batch["labels"][:, 1:]
         learned = targets != IGNORED_LABEL
         total = functional.cross_entropy(
             logits[:, :-1][learned].float(), targets[learned], reduction="sum"
         )
-        if "pixel_values" not in batch and torch.distributed.is_initialized():
-            total = total + self._nothing_of_another_model(logits.device)
-        return Loss(total, int(learned.sum()), {})
+        return Loss(total + nothing, int(learned.sum()), {})
 
     def _nothing_of_another_model(self, device: torch.device) -> Tensor | float:
         """As `_nothing`, where the model encodes images apart from the text."""

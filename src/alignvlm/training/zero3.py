@@ -49,9 +49,7 @@ class Zero3(Processes):
         try:
             import deepspeed  # noqa: F401
         except ImportError as error:
-            raise MissingDependencyError(
-                "deepspeed", "spread a run by sharding=zero3", extra="deepspeed"
-            ) from error
+            raise MissingDependencyError("deepspeed", "train with sharding=zero3") from error
         logger = logging.getLogger("DeepSpeed")
         logger.setLevel(logging.WARNING)
         # Of connectors, which is seen to in `prepare`.

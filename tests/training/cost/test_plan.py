@@ -70,7 +70,12 @@ def test_advice_makes_a_run_fit() -> None:
 def test_advice_ends_where_nothing_is_left() -> None:
     run = overrides.apply(
         recipes.find("smol")(),
-        ["model.gradient_checkpointing=true", "batches.max_tokens=1408", "lora.quantize=true"],
+        [
+            "model.gradient_checkpointing=true",
+            "batches.max_tokens=400",
+            "lora.quantize=true",
+            "rates.vision=1e-4",
+        ],
     )
     made = make_plan(run, 1, GB)
     assert not made.fits and made.changes[-1].bytes > GB
@@ -78,10 +83,10 @@ def test_advice_ends_where_nothing_is_left() -> None:
 
 
 def test_a_row_that_holds_no_tile_is_named() -> None:
-    run = overrides.apply(recipes.find("smol")(), ["batches.max_tokens=1000"])
-    with pytest.raises(ConfigurationError, match="One tile has 1152 visual tokens") as caught:
+    run = overrides.apply(recipes.find("smol")(), ["batches.max_tokens=300"])
+    with pytest.raises(ConfigurationError, match="One tile has 144 visual tokens") as caught:
         make_plan(run, 1, 80 * GB)
-    assert "batches.max_tokens to 1408" in str(caught.value)
+    assert "batches.max_tokens to 400" in str(caught.value)
 
 
 @pytest.fixture(scope="module")

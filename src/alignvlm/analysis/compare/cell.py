@@ -24,6 +24,7 @@ from alignvlm.analysis.compare.pages import (
     Asked,
     Prepared,
     draw_pages,
+    exchanged,
     prepare,
 )
 from alignvlm.analysis.compare.plan import Cell, Comparison, Sigma
@@ -102,8 +103,8 @@ class Bench:
         path = self.out / cell.name / VALIDATION
         if not path.is_file():
             figures = self._train(cell)
-            scorer, prepared = self._open(cell, self._validation)
-            losses = scorer.losses(prepared, prepared)
+            scorer, (prepared,) = self._open(cell, self._validation)
+            losses = scorer.losses(prepared)
             figures = {"loss": sum(losses) / len(losses), **figures}
             write_atomically(path, json.dumps(figures) + "\n")
         return read(path)
@@ -158,14 +159,15 @@ class Bench:
         """Everything that is said of a cell."""
         from alignvlm.analysis.compare.scoring import judged
 
-        scorer, prepared = self._open(cell, self._test)
-        others = [*prepared[1:], prepared[0]]
+        scorer, (prepared, others) = self._open(cell, self._test, exchanged(self._test))
         answers = scorer.answers(prepared)
         pages = {
-            "loss": scorer.losses(prepared, prepared),
-            "loss_of_another_page": scorer.losses(prepared, others),
+            "loss": scorer.losses(prepared),
+            "loss_of_another_page": scorer.losses(others),
             **judged(self._test, answers),
         }
+        series = zip(pages["loss_of_another_page"], pages["loss"], strict=True)
+        pages["gain"] = [other - own for other, own in series]
         noise = []
         if cell.budget == self.comparison.budgets[-1]:
             noise = [self._under_noise(scorer, prepared, s) for s in self.comparison.sigmas]
@@ -194,11 +196,11 @@ class Bench:
             "pages": pages,
         }
 
-    def _open(self, cell: Cell, pages: Sequence[Asked]) -> tuple[Any, list[Prepared]]:
-        """The cell's trained model with pages prepared for it."""
+    def _open(self, cell: Cell, *pages: Sequence[Asked]) -> tuple[Any, list[list[Prepared]]]:
+        """The cell's trained model with series of pages prepared for it."""
         from alignvlm.analysis.compare.scoring import Scorer
-        from alignvlm.model.compat import quiet
         from alignvlm.model import AlignVLM, AlignVLMProcessor
+        from alignvlm.model.compat import quiet
 
         folder, recipe = self.out / cell.name / "model", self.comparison.recipe
         make: Any = AlignVLM
@@ -206,7 +208,7 @@ class Bench:
             model = make.from_pretrained(folder)
             processor = AlignVLMProcessor.from_pretrained(folder)
         scorer = Scorer(model, processor, self.device, recipe.precision == "bfloat16")
-        return scorer, prepare(pages, processor, recipe)
+        return scorer, [prepare(series, processor, recipe) for series in pages]
 
     @cached_property
     def _test(self) -> list[Asked]:

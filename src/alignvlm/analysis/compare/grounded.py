@@ -84,13 +84,11 @@ class TokenLabels:
         lead = " " if follows else ""
         ids, offsets = self._ids(lead + line.text)
         found = []
-        last = -1
         for token, (start, end) in zip(ids, offsets, strict=True):
             ink = [g for g in line.glyphs[max(0, start - len(lead)) : max(0, end - len(lead))]
                    if not g.char.isspace()]  # fmt: skip
-            if not ink or start == last:  # the second half of a character says nothing alone
+            if not ink:
                 continue
-            last = start
             x0, x1 = ink[0].x0, ink[-1].x1
             found.append(Glyph(str(token), x0, min(g.y0 for g in ink), x1, max(g.y1 for g in ink)))
         return tuple(found) or (replace(line.glyphs[0], char=str(self.space)),)

@@ -17,7 +17,17 @@ from alignvlm.model.splice import IGNORED_LABEL
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.encoding import Encoder
 
-__all__ = ["TEST_SEED", "VALIDATION_SEED", "Asked", "Prepared", "batches", "draw_pages", "prepare"]
+__all__ = [
+    "TEST_SEED",
+    "VALIDATION_SEED",
+    "Asked",
+    "Prepared",
+    "batches",
+    "draw_pages",
+    "exchanged",
+    "padded",
+    "prepare",
+]
 
 TEST_SEED: Final = 1_000_000_000
 VALIDATION_SEED: Final = 2_000_000_000
@@ -74,6 +84,15 @@ def draw_pages(recipe: RunConfig, first_seed: int, num_pages: int) -> list[Asked
         texts = [_text(message) for message in sample.messages]
         found.append(Asked(key=sample.key, question=texts[0], answer=texts[1], sample=sample))
     return found
+
+
+def exchanged(pages: Sequence[Asked]) -> list[Asked]:
+    """The same questions, each beside the next page's picture: what is left is guessing."""
+    others = [*pages[1:], *pages[:1]]
+    return [
+        replace(page, sample=replace(page.sample, images=other.sample.images))
+        for page, other in zip(pages, others, strict=True)
+    ]
 
 
 def prepare(

@@ -107,9 +107,11 @@ class Comparison:
             raise ConfigurationError("The budgets must rise, and there must be one: give 1k,4k")
         for rate in self.rates:
             if not 0 < rate < 1:
-                raise ConfigurationError(f"The learning rate {rate:g} is not between 0 and 1")
+                raise ConfigurationError(
+                    f"The learning rate {rate:g} is not between 0 and 1: give rates such as 1e-3"
+                )
         if not self.rates or len(set(self.rates)) != len(self.rates):
-            raise ConfigurationError("Learning rates are missing or twice there: name each once")
+            raise ConfigurationError("A learning rate is missing or there twice: name each once")
         if other := [part.source for part in self.recipe.data if part.source != "synth"]:
             raise ConfigurationError(
                 f"A comparison is scored on drawn pages that its training has not seen, and the "

@@ -69,6 +69,7 @@ def compare(
     """
     settle(comparison, out)
     with _alone(out):
+        _set_up(threads)
         bench = Bench(comparison, out, device, keep_models)
         try:
             _work(bench, [partial(Bench.search, variant=v) for v in comparison.variants],
@@ -165,9 +166,12 @@ def _work(
 
 
 def _set_up(threads: int) -> None:
+    """A process that runs cells: its threads, and no bars for every model loaded or saved."""
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()
 
 
 @contextmanager

@@ -42,22 +42,17 @@ class Scorer:
             model.model.language_model.layers.to(torch.bfloat16)
 
     @torch.no_grad()
-    def losses(self, pages: Sequence[Prepared], shown: Sequence[Prepared]) -> list[float]:
-        """Mean loss of an answer's tokens, for each page.
-
-        Args:
-            pages: with their questions and answers.
-            shown: the pages that are looked at: the same, or others.
-        """
+    def losses(self, pages: Sequence[Prepared]) -> list[float]:
+        """Mean loss of an answer's tokens, for each page."""
         found: list[float] = []
-        for group, seen in zip(batches(pages, _BATCH), batches(shown, _BATCH), strict=True):
+        for group in batches(pages, _BATCH):
             ids = padded([p.ids for p in group], 0, left=False)
             labels = padded([p.labels for p in group], IGNORED_LABEL, left=False)
             mask = padded([torch.ones_like(p.ids) for p in group], 0, left=False)
             with self._autocast():
                 hidden = self._model.model(
                     input_ids=ids.to(self._device), attention_mask=mask.to(self._device),
-                    use_cache=False, **self._tiles(seen),
+                    use_cache=False, **self._tiles(group),
                 ).last_hidden_state  # fmt: skip
                 for row, targets in zip(hidden, labels.to(self._device), strict=True):
                     learned = targets[1:] != IGNORED_LABEL

@@ -46,9 +46,9 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     Raises:
         ValueError: the series have different lengths or none.
     """
-    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    if gaps.ndim != 1 or not len(gaps):
+    if len(first) != len(second) or not len(first):
         raise ValueError("A paired test needs two series of the same pages, at least one page")
+    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     rng = np.random.default_rng(_SEED)
     means = np.concatenate([gaps[rng.integers(0, len(gaps), (n, len(gaps)))].mean(axis=1)
                             for n in _portions()])  # fmt: skip

@@ -24,10 +24,11 @@ REFERENCE: Final = "align"
 METRICS: Final = {
     "anls": "ANLS",
     "exact": "exact match",
-    "loss": "loss a token",
-    "loss_of_another_page": "loss with another page shown",
+    "loss": "loss a token of the answer",
+    "gain": "how much larger the loss is beside another page",
 }
-"""Figures of a cell and their names; percent for the first two."""
+"""Figures of a cell and what they are. The gain is what the page is worth to the model: it is 0
+for one that guesses from the question alone, whatever its loss."""
 
 _TESTED = ("anls", "loss")
 _NOISE = ("anls", "exact", "noise_distance", "patch_distance", "feature_rms")
@@ -154,15 +155,20 @@ def _noise(
                 for m in _NOISE}  # fmt: skip
         for metric in ("anls", "exact"):
             row[f"{metric}_drop"] = _spread(clean[metric] - noisy[metric] for clean, noisy in pairs)
-        row["ratio"] = _spread(_ratio(noisy) for _, noisy in pairs)
+        row["ratio"] = _ratio([noisy for _, noisy in pairs])
         rows.append(row)
     return rows
 
 
-def _ratio(noisy: dict[str, Any]) -> float:
-    """How far noise moves a token, in units of how far a page's tokens lie apart."""
-    apart = noisy["patch_distance"]
-    return noisy["noise_distance"] / apart if apart > 0 else math.nan
+def _ratio(noisy: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """How far noise moves tokens, in units of how far a page's tokens lie apart."""
+    moved, apart = ([run[name] for run in noisy] for name in ("noise_distance", "patch_distance"))
+    each = [_over(one, other) for one, other in zip(moved, apart, strict=True)]
+    return {**_spread(each), "mean": _over(fmean(moved), fmean(apart))}
+
+
+def _over(value: float, unit: float) -> float:
+    return value / unit if unit > 0 else math.inf
 
 
 def _search(comparison: Comparison, out: Path, variant: str) -> dict[str, Any]:

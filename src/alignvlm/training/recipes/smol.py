@@ -38,7 +38,7 @@ def smol() -> RunConfig:
             num_samples=4,  # not stated: small, for short runs should have many steps
             max_tokens=1024,  # not stated: four notes and their questions in a row
             max_tiles=4,  # not stated: four notes in a row
-            max_text_tokens=192,  # not stated: three questions and answers take some 90
+            max_text_tokens=256,  # not stated: three questions and answers take some 90
         ),
         optimizer=OptimizerConfig(
             betas=(0.9, 0.98),  # not stated: as for the default model

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignvlm.analysis.compare import Comparison, compare, estimate
+from alignvlm.analysis.compare.cell import Bench
+from alignvlm.analysis.compare.report import write_report
+from alignvlm.analysis.compare.run import rate_of
+from alignvlm.analysis.compare.summary import summarise
+from alignvlm.errors import ConfigurationError
+from alignvlm.training.runs import open_run
+from alignvlm.training.task import Share
+
+Make = Callable[..., Comparison]
+
+TIMES = ("train_seconds", "cpu_seconds_per_sample")
+
+
+def without_times(content: Any) -> Any:
+    """Results as they must be again: all but how long things took."""
+    if isinstance(content, dict):
+        return {k: without_times(v) for k, v in content.items() if k not in (*TIMES, "run")}
+    return [without_times(v) for v in content] if isinstance(content, list) else content
+
+
+def small(comparison: Make, **options: Any) -> Comparison:
+    """Three runs: two rates of one connector, and a second budget."""
+    return comparison(**{"variants": ("mlp",), "num_seeds": 1} | options)
+
+
+def test_everything_but_the_connector_is_the_same(comparison: Make) -> None:
+    """Samples, their order, the tensors of each step, and every weight that all have."""
+    made = comparison(variants=("align", "mlp", "perceiver"))
+    seen, kept = [], []
+    for variant in made.variants:
+        config = made.config(list(made.scored(variant, 1e-3))[-1])
+        task, settings = open_run(config, "cpu")
+        steps = list(task.micro_batches(settings, 0, Share()))
+        seen.append([(batch.keys, batch.tensors["pixel_values"]) for batch in steps])
+        kept.append({name: p.detach() for name, p in task.module.named_parameters()
+                     if "connector" not in name})  # fmt: skip
+    for other in seen[1:]:
+        assert [keys for keys, _ in other] == [keys for keys, _ in seen[0]]
+        for (_, ours), (_, theirs) in zip(other, seen[0], strict=True):
+            assert torch.equal(ours, theirs)
+    assert sum(len(keys) for keys, _ in seen[0]) == 4
+    assert any("lora_A" in name for name in kept[0])
+    for other_weights in kept[1:]:
+        assert other_weights.keys() == kept[0].keys()
+        assert all(torch.equal(p, kept[0][name]) for name, p in other_weights.items())
+
+
+def test_another_seed_is_another_order(comparison: Make) -> None:
+    made = comparison()
+    keys = []
+    for cell in list(made.scored("mlp", 1e-3))[:2]:
+        task, settings = open_run(made.config(cell), "cpu")
+        keys.append([b.keys for b in task.micro_batches(settings, 0, Share())])
+    assert keys[0] != keys[1]
+
+
+def test_a_whole_comparison(comparison: Make, out: Path) -> None:
+    made = comparison()
+    told: list[tuple[str, int]] = []
+    assert estimate(made, out).seconds_left is None
+    assert compare(made, out, "cpu", told=lambda what, samples: told.append((what, samples)))
+    left = estimate(made, out)
+    assert (left.num_cells, left.num_done, left.seconds_left) == (10, 10, 0)
+    assert sum(samples for _, samples in told) == left.num_samples == 2 * (2 * 2 + 2 + 2 * 4)
+    for variant in made.variants:
+        losses = {
+            cell.rate: json.loads((out / cell.name / "validation.json").read_text())["loss"]
+            for cell in made.search(variant)
+        }
+        assert rate_of(made, out, variant) == min(losses, key=lambda rate: losses[rate])
+    assert not list(out.rglob("*.safetensors")), "weights are cleared away"
+    written = {path.name for path in write_report(made, out)}
+    assert written == {
+        "results.json", "table.md", "table.csv", "report.html", "losses.png", "efficiency.png",
+    }  # fmt: skip
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["cells"] == results["cells_wanted"] == 8
+    check_layout(made, results, out)
+
+
+def check_layout(made: Comparison, results: dict[str, Any], out: Path) -> None:
+    assert [row["connector"] for row in results["rows"]] == list(made.variants)
+    for row in results["rows"]:
+        assert [entry["budget"] for entry in row["budgets"]] == [2, 4]
+        assert row["visual_tokens"] == 16 and row["parameters"] > 0
+        for entry in row["budgets"]:
+            assert 0 <= entry["anls"]["mean"] <= 1 and entry["loss"]["spread"] >= 0
+    assert [(t["connector"], t["budget"], t["metric"]) for t in results["tests"]] == [
+        ("mlp", 2, "anls"), ("mlp", 2, "loss"), ("mlp", 4, "anls"), ("mlp", 4, "loss"),
+    ]  # fmt: skip
+    cell = next(c for c in made.scored("mlp", rate_of(made, out, "mlp") or 0) if c.budget == 2)
+    result = json.loads((out / cell.name / "result.json").read_text("utf-8"))
+    assert result["noise"] == [], "noise is looked at for the largest budget"
+    assert [(row["connector"], row["sigma"]) for row in results["noise"]] == [
+        ("align", "3"), ("align", "1x"), ("mlp", "3"), ("mlp", "1x"),
+    ]  # fmt: skip
+    for row in results["noise"]:
+        moved, apart = row["noise_distance"]["mean"], row["patch_distance"]["mean"]
+        assert moved > 0 and apart > 0
+        assert row["ratio"]["mean"] == pytest.approx(moved / apart)
+    table = (out / "table.md").read_text("utf-8")
+    assert re.search(r"^\| connector \| ANLS, 2 \| exact, 2 \| loss, 2 ", table, re.MULTILINE)
+    assert re.search(r"^\| mlp \| \d+\.\d ± \d+\.\d \|", table, re.MULTILINE)
+    lines = (out / "table.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "connector,budget,metric,mean,spread,seeds"
+    assert len([line for line in lines if line.startswith("align,2,anls,")]) == 1
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count('<figure class="page">') == 3
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page), "nothing is fetched"
+    assert "<script" not in page
+
+
+def test_what_is_done_is_kept(comparison: Make, out: Path) -> None:
+    made = small(comparison)
+    assert compare(made, out, "cpu")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    assert compare(made, out, "cpu")
+    more = small(comparison, budgets=(2, 4), num_seeds=2)
+    assert compare(more, out, "cpu")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert len(list(out.rglob("result.json"))) == 4
+    with pytest.raises(ConfigurationError, match="another pages"):
+        compare(small(comparison, num_pages=9), out, "cpu")
+
+
+def test_a_result_is_made_again_from_nothing(comparison: Make, out: Path) -> None:
+    """A cell whose weights are cleared and whose result is lost is trained once more."""
+    made = small(comparison, budgets=(2,), rates=(1e-3,))
+    compare(made, out, "cpu")
+    (path,) = out.rglob("result.json")
+    first = json.loads(path.read_text("utf-8"))
+    path.unlink()
+    compare(made, out, "cpu")
+    assert without_times(json.loads(path.read_text("utf-8"))) == without_times(first)
+
+
+def test_two_at_a_time_find_the_same(comparison: Make, tmp_path: Path) -> None:
+    made = small(comparison, variants=("align", "mlp"), budgets=(2,), rates=(1e-3,))
+    compare(made, tmp_path / "one", "cpu")
+    compare(made, tmp_path / "two", "cpu", jobs=2)
+    one, two = (without_times(summarise(made, tmp_path / name)) for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_folder_in_use_is_refused(comparison: Make, out: Path) -> None:
+    made = small(comparison)
+
+    def again(_what: str, _samples: int) -> None:
+        with pytest.raises(ConfigurationError, match="Another process works on the comparison"):
+            compare(made, out, "cpu")
+        raise KeyboardInterrupt
+
+    assert not compare(made, out, "cpu", told=again)
+
+
+def test_a_signal_ends_it_and_the_same_call_goes_on(comparison: Make, tmp_path: Path) -> None:
+    made = small(comparison, budgets=(2, 4), rates=(1e-3,))
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    compare(made, whole, "cpu")
+
+    def stop(_what: str, samples: int) -> None:
+        if samples:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stops = 0
+    while not compare(made, out, "cpu", told=stop):
+        stops += 1
+        results = summarise(made, out)
+        assert results["cells"] <= results["cells_wanted"]
+    assert stops >= 1
+    ours, theirs = (without_times(summarise(made, folder)) for folder in (out, whole))
+    assert ours == theirs
+
+
+def test_killed_anywhere_it_finds_the_same(
+    comparison: Make, tmp_path: Path, parts: tuple[str, str]
+) -> None:
+    made = small(comparison, budgets=(2, 4))
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    compare(made, whole, "cpu")
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), vision=parts[0],
+                                     llm=parts[1], out=str(out)))  # fmt: skip
+    for kill_at in (1, 3, 4):
+        process = subprocess.Popen([sys.executable, str(script), str(kill_at)])
+        assert process.wait(timeout=120) == -signal.SIGKILL
+    assert compare(made, out, "cpu")
+    assert without_times(summarise(made, out)) == without_times(summarise(made, whole))
+
+
+_SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import conftest
+from alignvlm.analysis.compare import compare
+recipe = conftest.recipe._get_wrapped_function()(({vision!r}, {llm!r}))
+make = conftest.comparison._get_wrapped_function()(recipe)
+count = 0
+def told(what, samples):
+    global count
+    count += samples > 0
+    if count == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+compare(make(variants=("mlp",), num_seeds=1, budgets=(2, 4)), __import__("pathlib").Path({out!r}),
+        "cpu", told=told)
+"""
+
+
+def test_models_are_kept_if_asked_for(comparison: Make, out: Path) -> None:
+    made = small(comparison, budgets=(2,), rates=(1e-3,))
+    Bench(made, out, "cpu", keep_models=True).search("mlp")
+    assert len(list(out.rglob("model/model.safetensors"))) == 1
+
+
+def test_a_model_of_another_budget_is_another_run(comparison: Make, out: Path) -> None:
+    made = small(comparison, rates=(1e-3,))
+    compare(made, out, "cpu")
+    steps = [len((out / cell.name / "log.jsonl").read_text().splitlines())
+             for cell in made.scored("mlp", 1e-3)]  # fmt: skip
+    assert steps == [1, 2]
