@@ -85,7 +85,7 @@ def test_parts_of_the_data_are_added() -> None:
 
 
 def test_another_connector_drops_the_options_of_the_one_before() -> None:
-    assert SMOL.model.connector == {"name": "align", "gain": 2.0}
+    assert SMOL.model.connector == {"name": "align", "gain": 4.0}
     made = apply(SMOL, ["model.connector.name=perceiver", "model.connector.depth=2"])
     assert made.model.connector == {"name": "perceiver", "depth": 2}
     same = apply(SMOL, ["model.connector.name=align"])

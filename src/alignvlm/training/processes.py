@@ -330,7 +330,7 @@ def _check_same_settings(processes: Processes, config: TrainConfig) -> None:
     settings = json.loads(json.dumps(asdict(config)))
     del settings["device"]  # numbered
     for rank, theirs in enumerate(every := processes.gather(settings)):
-        if differing := sorted(name for name in theirs if theirs[name] != every[0][name]):
+        if differing := sorted(name for name in theirs if theirs[name] != every[0].get(name)):
             raise ConfigurationError(
                 f"Process {rank} of this run was started with another {', '.join(differing)} than "
                 "process 0: give the same recipe and the same --set to all of them"

@@ -63,8 +63,10 @@ class TrainConfig:
     data: str | None = None
 
     def __post_init__(self) -> None:
-        at_least = {"num_steps": 1, "batch_size": 1, "warmup_steps": 0, "checkpoint_every": 1,
-                    "keep": 1, "num_workers": 0, "inspect_every": 0, "evaluate_every": 0}  # fmt: skip
+        at_least = {
+            "num_steps": 1, "batch_size": 1, "warmup_steps": 0, "checkpoint_every": 1,
+            "keep": 1, "num_workers": 0, "inspect_every": 0, "evaluate_every": 0,
+        }  # fmt: skip
         for name, least in at_least.items():
             _check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
         rate, seed = self.learning_rate, self.seed

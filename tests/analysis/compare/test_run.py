@@ -170,7 +170,7 @@ def test_a_folder_in_use_is_refused(comparison: Make, out: Path) -> None:
 
 
 def test_a_signal_ends_it_and_the_same_call_goes_on(comparison: Make, tmp_path: Path) -> None:
-    made = small(comparison, budgets=(2, 4), rates=(1e-3,))
+    made = small(comparison, budgets=(2, 6), rates=(1e-3,))
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     compare(made, whole, "cpu")
 
@@ -197,7 +197,7 @@ def test_killed_anywhere_it_finds_the_same(
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), vision=parts[0],
                                      llm=parts[1], out=str(out)))  # fmt: skip
-    for kill_at in (1, 3, 4):
+    for kill_at in (1, 2, 2):  # steps after each start
         process = subprocess.Popen([sys.executable, str(script), str(kill_at)])
         assert process.wait(timeout=120) == -signal.SIGKILL
     assert compare(made, out, "cpu")

@@ -52,6 +52,19 @@ def test_tokens_of_much_text_are_those_of_an_installed_spacy() -> None:
         assert tokenize(text) == [token.text for token in reference(text)]
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("a(:>", ["a", "(:", ">"]),
+        ("a : ) b", ["a", ":", ")", "b"]),
+        ("fX.Yz", ["fX.Yz"]),
+        ("f'.'z", ["f'", ".", "'z"]),
+    ],
+)
+def test_tokens(text: str, tokens: list[str]) -> None:
+    assert tokenize(text) == tokens
+
+
 @pytest.mark.parametrize("text", ["", " ", "  ", "\n", "a", " a", "a ", "a  b"])
 def test_tokens_and_blanks_give_the_text_again(text: str) -> None:
     assert "".join(tokenize(text)).replace(" ", "") == text.replace(" ", "")

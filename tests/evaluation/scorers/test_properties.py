@@ -124,7 +124,7 @@ def test_very_long_texts_take_little_time(kind: str) -> None:
             golds = [gold] * 10 if name.startswith("vqa") else [gold]
             found = score(name, said, golds, **options(name))
             assert 0.0 <= found.value <= 1.0
-        assert time.process_time() - start < 2.0, name
+        assert time.process_time() - start < 0.6, name
 
 
 def test_100_000_pairs_of_anls_take_less_than_five_seconds() -> None:

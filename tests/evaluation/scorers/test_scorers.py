@@ -134,6 +134,13 @@ def test_relaxed_accuracy(prediction: str, answer: str, toolkit: float, strict: 
     assert value("relaxed_accuracy@strict", prediction, [answer]) == strict
 
 
+def test_docowl_reads_one_line() -> None:
+    for metric in ("relaxed_accuracy@docowl", "exact_accuracy@docowl"):
+        assert value(metric, " Tr\nue\n", ["True."]) == 1.0
+        assert value(metric, "True", [" Tr\nue. "]) == 1.0
+        assert value(metric, "True.", ["True"]) == 0.0
+
+
 def test_relaxed_accuracy_has_its_parts() -> None:
     found = score("relaxed_accuracy@lmms-eval", "14.5", ["x", "14"]).parts
     assert found == {
@@ -208,6 +215,9 @@ def test_contractions_are_the_published_ones() -> None:
 def test_only_32_full_stops_go() -> None:
     found = score("vqa_soft_accuracy@official", ". " * 40, ["a", "b"])
     assert found.parts["normalised_prediction"] == " ".join("." * 8)
+    for text in ("a?b", "a,b"):
+        found = score("vqa_soft_accuracy@lmms-eval", text, [])
+        assert (found.value, found.parts["normalised_prediction"]) == (0.0, "ab")
     assert score("vqa_soft_accuracy", "x", ["x"]).value == 0.0
     assert score("vqa_soft_accuracy", "x", ["x"] * 3 + ["y"] * 7).parts["matches"] == 3
 
@@ -388,6 +398,7 @@ def test_open_questions() -> None:
     assert candidates(" AB ") == ["ab"]
     assert key_phrases("So it is 5.\nx = 7") == ["5.", "7"]
     assert key_phrases("a = 5\nfinal : \nis :") == ["a = 5\nfinal : \nis :"]
+    assert key_phrases(" .a. ") == ["a"]
     assert key_phrases("thus therefore 7") == ["7"]
     assert value("mmmu_open@official", "x = 5.304", "5.3") == 1.0
     assert score("mmmu_open@official", "it is 7", "7").parts["matched"] == 7.0
@@ -519,7 +530,8 @@ def test_a_judge_is_asked_with_the_papers_prompt() -> None:
     assert (found.value, found.parts["replies"]) == (0.7, ["0,5", "1.5", "0.7"])
     prompt = grading_prompt("What is x?", "-1<AND>-5", "x = -1")
     assert judge.asked == [(prompt, 0.0), (prompt, 0.5), (prompt, 1.0)]
-    assert prompt.endswith("| 1.0\nWhat is x? | -1 <AND> -5 | x = -1 | ")
+    assert prompt.endswith("| 1.0\n\nWhat is x? | -1 <AND> -5 | x = -1 | ")
+    assert prompt_sha256(prompt).startswith("915a589d9ef7aa88")
     assert grading_prompt("q", "a<OR>b", "c").endswith("\nq | a <OR> b | c | ")
     assert found.parts["prompt_sha256"] == prompt_sha256(prompt)
     assert score("mmvet", "", [], judge=Script(*"abcde")).value == 0.0

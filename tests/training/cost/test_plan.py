@@ -83,10 +83,11 @@ def test_advice_ends_where_nothing_is_left() -> None:
 
 
 def test_a_row_that_holds_no_tile_is_named() -> None:
-    run = overrides.apply(recipes.find("smol")(), ["batches.max_tokens=300"])
+    short = ["batches.max_tokens=100", "batches.max_text_tokens=64"]
+    run = overrides.apply(recipes.find("smol")(), short)
     with pytest.raises(ConfigurationError, match="One tile has 144 visual tokens") as caught:
         make_plan(run, 1, 80 * GB)
-    assert "batches.max_tokens to 400" in str(caught.value)
+    assert "batches.max_tokens to 208" in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ CELLS = {"max_tiles": 9, "thumbnail": True, "layout": "cells"}
         ("llama-3.2-3b-stage3", 11_133),
         ("low-resource-pretrain", 2_181),  # 558,128 / 256
         ("low-resource-finetune", 12_177),  # 779,289 / 64
-        ("smol", 2_000),
+        ("smol", 4_000),
     ],
 )
 def test_steps(recipe: str, steps: int) -> None:
@@ -81,4 +81,4 @@ def test_a_source_without_end_needs_steps() -> None:
     with pytest.raises(ConfigurationError, match="set num_steps"):
         samples(replace(run, num_steps=None), None)
     pages = replace(run.data[0], options={"kinds": ["easy"], "num_pages": 80})
-    assert samples(replace(run, num_steps=None, data=(pages,)), None).num_steps == 10
+    assert samples(replace(run, num_steps=None, data=(pages,)), None).num_steps == 20

@@ -19,7 +19,7 @@ GROUNDED: Final = "align+grounded"
 OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "align": {
-            "gain": 2.0,  # not stated: with 1 a fresh ALIGN is nearly uniform over 49,152 words
+            "gain": 4.0,  # not stated: see the recipe `smol`
         },
         "perceiver": {
             "depth": 2,  # not stated: 44 M parameters at d = 1536; the default of 6 has 132 M

@@ -134,7 +134,7 @@ def grading_prompt(question: str, answer: str, prediction: str) -> str:
     """The paper's prompt, its few examples included; VLMEvalKit breaks long lines elsewhere."""
     answer = answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     rows = "\n".join(" | ".join(row) for row in _EXAMPLES)
-    return f"{_TASK}\n{rows}\n" + " | ".join((question, answer, prediction, ""))
+    return f"{_TASK}\n\n{rows}\n\n" + " | ".join((question, answer, prediction, ""))
 
 
 def grade_vlmevalkit(judge: Judge, prompt: str) -> tuple[float, list[str]]:
