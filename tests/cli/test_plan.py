@@ -60,9 +60,9 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("smol", "--gpus", "1", "--set", "num_steps=none", *options) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == {
-        "num_steps": 100, "epoch_size": 800, "tiles": 1.0, "text_tokens": 50.0,
+        "num_steps": 200, "epoch_size": 800, "tiles": 1.0, "text_tokens": 50.0,
     }  # fmt: skip
-    assert found["step"]["visual_tokens"] == 8 * 1152
+    assert found["step"]["visual_tokens"] == 4 * 144
     assert found["fits"] is True
 
 

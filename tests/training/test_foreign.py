@@ -12,7 +12,8 @@ import tiny_vlm as tiny
 import torch
 
 from alignvlm.data.sample import Sample
-from alignvlm.errors import ConfigurationError, InputError
+from alignvlm.errors import ConfigurationError, InputError, TrainingError
+from alignvlm.training import vlm
 from alignvlm.training.batches import MixtureBatches
 from alignvlm.training.configuration import BatchConfig, LoraConfig, Rates
 from alignvlm.training.encoding import TooLongError
@@ -173,6 +174,17 @@ def test_a_row_without_images_takes_part_in_the_encoder(
     touched = {part_of(n) for n, p in task.module.named_parameters() if p.grad is not None}
     task.module.zero_grad()
     assert touched == {"vision", "connector"}
+
+
+def test_layers_that_are_passed_over_cannot_be_shared(
+    made: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mllama skips its cross-attention without an image, and the others would wait for it."""
+    task = make_task("mllama", pair=made["mllama"])
+    assert task._nothing_of_another_model(torch.device("cpu")) == 0.0
+    monkeypatch.setattr(vlm, "DTensor", torch.nn.Parameter)
+    with pytest.raises(TrainingError, match="A row without an image passes over layers of mllama"):
+        task._nothing_of_another_model(torch.device("cpu"))
 
 
 @MODELS

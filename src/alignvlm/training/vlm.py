@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -252,6 +253,12 @@ class VLMTask(Task):
         """As `_nothing`, where the model encodes images apart from the text."""
         inner = self._model.base_model
         if not hasattr(inner, "get_image_features"):
+            if any(isinstance(parameter, DTensor) for parameter in inner.parameters()):
+                raise TrainingError(
+                    f"A row without an image passes over layers of {self._model.config.model_type} "
+                    "that other processes share: take samples without images out and make "
+                    "batches.num_samples a multiple of the processes, or set sharding=none"
+                )
             return 0.0
         processor: Any = self._processor
         made = processor.image_processor([Image.new("RGB", (64, 64))], return_tensors="pt")

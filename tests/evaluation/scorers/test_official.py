@@ -58,6 +58,8 @@ def test_tokens_of_much_text_are_those_of_an_installed_spacy() -> None:
         ("a(:>", ["a", "(:", ">"]),
         ("a : ) b", ["a", ":", ")", "b"]),
         ("fX.Yz", ["fX.Yz"]),
+        ("–Xx—", ["–", "Xx", "—"]),
+        ("xX", ["xX"]),
         ("f'.'z", ["f'", ".", "'z"]),
     ],
 )

@@ -399,6 +399,8 @@ def test_open_questions() -> None:
     assert key_phrases("So it is 5.\nx = 7") == ["5.", "7"]
     assert key_phrases("a = 5\nfinal : \nis :") == ["a = 5\nfinal : \nis :"]
     assert key_phrases(" .a. ") == ["a"]
+    for key in ("could be", "so", "is", "thus", "therefore", "final", "answer", "result"):
+        assert key_phrases(f"x {key} 7\n8") == ["7"]
     assert key_phrases("thus therefore 7") == ["7"]
     assert value("mmmu_open@official", "x = 5.304", "5.3") == 1.0
     assert score("mmmu_open@official", "it is 7", "7").parts["matched"] == 7.0
