@@ -77,7 +77,7 @@ def config(**options: Any) -> TrainConfig:
 
 def test_zero3_needs_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(MissingDependencyError, match="pip install deepspeed"):
+    with pytest.raises(MissingDependencyError, match=r"pip install \"alignvlm\[zero3\]\""):
         open_processes(config())
 
 

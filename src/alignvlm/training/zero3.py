@@ -49,7 +49,9 @@ class Zero3(Processes):
         try:
             import deepspeed  # noqa: F401
         except ImportError as error:
-            raise MissingDependencyError("deepspeed", "train with sharding=zero3") from error
+            raise MissingDependencyError(
+                "deepspeed", "train with sharding=zero3", extra="zero3"
+            ) from error
         logger = logging.getLogger("DeepSpeed")
         logger.setLevel(logging.WARNING)
         # Of connectors, which is seen to in `prepare`.
