@@ -61,9 +61,10 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
             f"({getattr(cause, 'strerror', None) or cause}): free some space and run the same "
             "command again, it goes on from the checkpoint before"
         ) from error
-    whole = [folder for folder in _folders(run_folder) if is_complete(folder)]
-    for old in whole[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = [folder for folder in _folders(run_folder) if is_complete(folder)][-keep:]
+    for old in _folders(run_folder):
+        if old < kept[0]:  # whole or, where a kill cut this very loop short, not
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
