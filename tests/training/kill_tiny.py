@@ -38,7 +38,7 @@ from alignvlm.training.runs import open_run
 
 NUM_STEPS = 10
 NUM_PHASES = 3
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 def run_config(folder: Path, num_workers: int) -> RunConfig:

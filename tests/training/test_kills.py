@@ -196,3 +196,12 @@ def test_what_is_not_whole_is_not_counted_among_those_kept(half_done: Path) -> N
         train(tiny.make_task(), tiny.config(checkpoint_every=2, keep=1), half_done, on_step=stop)
     found = checkpoint.latest(half_done)
     assert found is not None and found.step == 4
+
+
+def test_a_kill_between_a_save_and_the_removal_of_older_ones(tmp_path: Path) -> None:
+    """The run that only finds its last checkpoint removes what the killed one could not."""
+    train(tiny.make_task(), tiny.config(checkpoint_every=1, keep=2, num_steps=4), tmp_path)
+    shutil.copytree(tmp_path / "step-00000003", tmp_path / "step-00000002")
+    train(tiny.make_task(), tiny.config(checkpoint_every=1, keep=2, num_steps=4), tmp_path)
+    kept = sorted(p.name for p in tmp_path.glob("step-*"))
+    assert kept == ["step-00000003", "step-00000004"]

@@ -61,11 +61,16 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
             f"({getattr(cause, 'strerror', None) or cause}): free some space and run the same "
             "command again, it goes on from the checkpoint before"
         ) from error
+    drop_old(run_folder, keep)
+    return target
+
+
+def drop_old(run_folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` whole checkpoints; what is newer than they are stays."""
     kept = [folder for folder in _folders(run_folder) if is_complete(folder)][-keep:]
     for old in _folders(run_folder):
-        if old < kept[0]:  # whole or, where a kill cut this very loop short, not
+        if kept and old < kept[0]:  # whole or, where a kill cut this very loop short, not
             shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:

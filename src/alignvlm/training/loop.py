@@ -316,6 +316,8 @@ class _Run:
         found = checkpoints.latest(self.folder)
         if found is not None:
             checkpoints.restore_weights(found.weights, self._trained(), self.folder)
+            if self._processes.is_main:  # a kill may have come between a save and this
+                checkpoints.drop_old(self.folder, self._config.keep)
         return found
 
 
