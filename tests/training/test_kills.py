@@ -18,8 +18,8 @@ import tiny_vlm as tiny
 import torch
 
 from alignvlm.errors import AlignVLMError, WeightsError
+from alignvlm.files import read_lines
 from alignvlm.training import checkpoint
-from alignvlm.training.files import read_lines
 from alignvlm.training.loop import train
 from alignvlm.training.tracking import read_log
 

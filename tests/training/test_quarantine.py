@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alignvlm.errors import TrainingError
-from alignvlm.training.files import read_lines
+from alignvlm.files import read_lines
 from alignvlm.training.quarantine import Quarantine
 
 

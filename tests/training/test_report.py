@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignvlm.training.files import to_line
+from alignvlm.files import to_line
 from alignvlm.training.report import write_report
 from alignvlm.training.report_data import read_run
 from alignvlm.training.run_folder import TrainedPart, write_provenance, write_trained_parts

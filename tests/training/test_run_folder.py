@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignvlm.training.files import read_lines
+from alignvlm.files import read_lines
 from alignvlm.training.run_folder import (
     TrainedPart,
     clean_command,

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from alignvlm.errors import ConfigurationError, TrainingError
+from alignvlm.files import write_atomically
 from alignvlm.training import checkpoint as checkpoints
-from alignvlm.training.files import write_atomically
 from alignvlm.training.health import collapse_warning
 from alignvlm.training.meter import Meter, Sums, peak_flops, peak_memory_bytes
 from alignvlm.training.optimizer import make_optimizer, trained_parts

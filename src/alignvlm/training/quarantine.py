@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alignvlm.errors import TrainingError
-from alignvlm.training.files import each_line, to_line
+from alignvlm.files import each_line, to_line
 
 __all__ = ["Quarantine"]
 

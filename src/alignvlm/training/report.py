@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from alignvlm.files import write_atomically
 from alignvlm.training.curves import Chart, Series, compact, draw, smoothed
-from alignvlm.training.files import write_atomically
 from alignvlm.training.report_data import RunData, read_run
 from alignvlm.training.run_folder import without_private
 

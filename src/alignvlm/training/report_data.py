@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from alignvlm.files import each_line, read_lines
 from alignvlm.training.curves import Series
-from alignvlm.training.files import each_line, read_lines
 from alignvlm.training.health import collapse_warning
 from alignvlm.weights.cache import is_complete
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from alignvlm.environment import environment
-from alignvlm.training.files import read_lines, to_line, write_atomically
+from alignvlm.files import read_lines, to_line, write_atomically
 
 __all__ = [
     "TrainedPart",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alignvlm.errors import ConfigurationError, MissingDependencyError
-from alignvlm.training.files import write_atomically
+from alignvlm.files import write_atomically
 
 __all__ = ["PROJECT", "Backend", "available", "check_names", "open_backend"]
 

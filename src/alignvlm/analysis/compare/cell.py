@@ -29,7 +29,7 @@ from alignvlm.analysis.compare.pages import (
 )
 from alignvlm.analysis.compare.plan import Cell, Comparison, Sigma
 from alignvlm.errors import WeightsError
-from alignvlm.training.files import read_lines, write_atomically
+from alignvlm.files import read_lines, write_atomically
 
 __all__ = ["RESULT", "VALIDATION", "Bench", "Stopped", "read"]
 

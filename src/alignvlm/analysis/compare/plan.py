@@ -15,8 +15,8 @@ from typing import Any
 
 from alignvlm.analysis.compare import variants
 from alignvlm.errors import ConfigurationError
+from alignvlm.files import write_atomically
 from alignvlm.training.configuration import RunConfig
-from alignvlm.training.files import write_atomically
 from alignvlm.training.overrides import to_json
 
 __all__ = ["Cell", "Comparison", "Sigma", "parse_budgets", "parse_sigmas", "settle"]

@@ -18,7 +18,7 @@ from alignvlm.analysis.compare.plan import Comparison
 from alignvlm.analysis.compare.summary import summarise
 from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, tables
 from alignvlm.environment import environment
-from alignvlm.training.files import write_atomically
+from alignvlm.files import write_atomically
 
 __all__ = ["write_report"]
 

@@ -13,8 +13,8 @@ from alignvlm.analysis.compare.pages import TEST_SEED, draw_pages
 from alignvlm.analysis.compare.plan import Cell, Comparison
 from alignvlm.analysis.compare.run import rate_of
 from alignvlm.analysis.compare.statistics import holm, paired
+from alignvlm.files import each_line
 from alignvlm.training.curves import smoothed
-from alignvlm.training.files import each_line
 
 __all__ = ["METRICS", "REFERENCE", "summarise"]
 

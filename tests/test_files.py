@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignvlm.training.files import each_line, from_line, read_lines, to_line, write_atomically
+from alignvlm.files import each_line, from_line, read_lines, to_line, write_atomically
 
 NUMBERS = st.floats() | st.integers() | st.booleans() | st.none()
 

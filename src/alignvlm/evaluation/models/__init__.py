@@ -1,0 +1,1 @@
+"""Models as evaluation asks them: ours, any of transformers', and endpoints."""

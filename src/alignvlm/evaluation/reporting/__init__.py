@@ -1,0 +1,1 @@
+"""Reports over runs: the paper's tables, intervals, tests between models, and cases."""
