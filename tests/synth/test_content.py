@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -39,6 +42,21 @@ def test_sources_are_seeded() -> None:
         made = [[maker(rng, *arguments) for _ in range(20)] for rng in map(Random, (4, 4, 5))]
         assert made[0] == made[1]
         assert made[0] != made[2]
+
+
+def test_sources_are_the_same_in_every_process() -> None:
+    """Python orders a set of texts differently in each, and faker has one."""
+    script = "import zlib; from alignvlm.synth import content; " + (
+        "print(zlib.crc32(repr(content.pools()).encode()))"
+    )
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert made[0] == made[1]
 
 
 def test_every_tenth_character_of_text_is_no_letter() -> None:

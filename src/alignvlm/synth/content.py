@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 from alignvlm.errors import MissingDependencyError
 from alignvlm.synth.fonts import ALPHABET
@@ -54,8 +55,7 @@ def pools() -> Pools:
     sorts: dict[str, list[str]] = {name: [] for name in names}
     jobs: list[str] = []
     for locale in _LOCALES:
-        fake = faker.Faker(locale, use_weighting=False)
-        fake.seed_instance(20251)
+        fake = _fake(faker, locale)
         for _ in range(_POOL_SIZE if locale.startswith("en") else _POOL_SIZE // 4):
             sorts["names"].append(f"{fake.first_name()} {fake.last_name()}")
             sorts["companies"].append(fake.company())
@@ -66,6 +66,17 @@ def pools() -> Pools:
             if locale == "en_US":
                 jobs.append(fake.job())
     return Pools(_words(), **{k: tuple(v) for k, v in sorts.items()}, jobs=tuple(jobs))
+
+
+def _fake(faker: ModuleType, locale: str) -> Any:
+    """A source of values of one country, the same in every process."""
+    fake = faker.Faker(locale, use_weighting=False)
+    fake.seed_instance(20251)
+    for provider in fake.get_providers():
+        # Italy's towns are made from a set, whose order changes from process to process.
+        if isinstance(getattr(provider, "cities", None), list):
+            provider.cities = sorted(provider.cities)
+    return fake
 
 
 def _faker() -> ModuleType:
