@@ -1,7 +1,7 @@
 # Every target works on a bare machine with Python >= 3.11, make and a package index.
 #   make ask                               answer a question about examples/invoice.png
 #   make ask FILE=page.pdf Q="Who wrote?"  the same for any file and question
-#   make test | lint | docs | bench | train | constraints
+#   make test | lint | docs | bench | eval-demo | train | constraints
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := ask
@@ -22,7 +22,7 @@ override FILE := $(value FILE)
 override Q := $(value Q)
 export FILE Q
 
-.PHONY: ask test test-long lint docs bench train constraints clean
+.PHONY: ask test test-long lint docs bench eval-demo train constraints clean
 
 ask: $(VENV)/.ask
 	@$(BIN)/alignvlm ask -- "$$FILE" "$$Q"
@@ -49,6 +49,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/align.py --device $(DEVICE)
 	$(BIN)/alignvlm bench connectors --device $(DEVICE) --scaling --out benchmarks/results
+
+# The default model on drawn pages, with a report to look at; a few minutes on two cores.
+eval-demo: $(VENV)/.dev
+	$(BIN)/alignvlm eval default --benchmarks synthdoc --pages 60 --prompt-dialect plain --run runs/eval-demo
+	$(BIN)/alignvlm report runs/eval-demo -o runs/eval-demo/report
 
 # The stages and their options; run one with: make train ARGS="..."
 train: $(VENV)/.dev

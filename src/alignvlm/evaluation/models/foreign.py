@@ -1,0 +1,251 @@
+"""Other makers' models: any that transformers loads for images and text to text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, final
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from alignvlm.errors import (
+    ConfigurationError,
+    InputError,
+    MissingDependencyError,
+    WeightsError,
+)
+from alignvlm.evaluation.models.generation import (
+    Generated,
+    Limit,
+    generate,
+    greedy_config,
+    near_tie,
+)
+from alignvlm.evaluation.models.local import LocalModel
+from alignvlm.evaluation.models.prompts import cut
+from alignvlm.evaluation.question import Prompt, Reply
+from alignvlm.imaging.sources import quoted
+from alignvlm.model.chat import defuse
+from alignvlm.model.compat import BREAK_MARK, quiet
+
+__all__ = ["ForeignModel"]
+
+_LOADING_ERRORS: Final = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError,
+)  # fmt: skip
+
+
+@final
+class ForeignModel(LocalModel):
+    """A model of `AutoModelForImageTextToText`, asked through its own processor and template.
+
+    Code that comes with a model's files is never run; a model that needs it is refused.
+
+    Args:
+        name, folder, device, dtype, batch_size: as in `LocalModel`.
+
+    Raises:
+        UsageError: this machine has no such device.
+        WeightsError: the configuration or the processor cannot be loaded.
+        ConfigurationError: the model reads no images, or has no chat template.
+        MissingDependencyError: its processor needs a package that is not installed.
+    """
+
+    kind: ClassVar[str] = "transformers"
+
+    def __init__(self, name: str, folder: Path, **options: Any) -> None:
+        super().__init__(name, folder, **options)
+        self._config = self._loaded(AutoConfig, "config.json")
+        if self._config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise ConfigurationError(
+                f"{quoted(name)} is a model of type {self._config.model_type!r}, which takes no "
+                "images and text to text: name a vision-language model"
+            )
+        self._processor = self._loaded(AutoProcessor, "processor files")
+        self._set_up(self._processor)
+
+    @property
+    def config(self) -> Any:
+        """See `LocalModel.config`."""
+        return self._config
+
+    @property
+    def processor(self) -> Any:
+        """See `LocalModel.processor`."""
+        return self._processor
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, loaded when it is first needed.
+
+        Raises:
+            WeightsError: weights are missing or damaged.
+        """
+        model, found = self._loaded(
+            AutoModelForImageTextToText,
+            "weights (*.safetensors)",
+            dtype=self.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        # A tensor that is not there would be drawn at random, without a word.
+        if missing := sorted(found["missing_keys"]):
+            raise WeightsError(
+                f"The weights in {quoted(self.name)} lack {len(missing)} tensors of the model "
+                f"(first: {missing[0]}): save or download it again"
+            )
+        model = model.to(self.device).eval()
+        tokenizer = self._processor.tokenizer
+        ended = model.generation_config.eos_token_id
+        listed = ended if isinstance(ended, list) else [ended]
+        self._stop_ids = frozenset({*listed, tokenizer.eos_token_id} - {None})
+        model.generation_config = greedy_config(model, tokenizer.pad_token_id)
+        return model
+
+    def _groups(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """By the number of images, which some processors want equal, and typed control tokens."""
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            marked = BREAK_MARK in self._render(prompt)
+            groups.setdefault((len(prompt.images), marked), []).append(place)
+        return list(groups.values())
+
+    def _alone(self, prompt: Prompt) -> Reply:
+        inputs, (length,) = self._prepared([prompt])
+        room = self._room(prompt, length)
+        (found,) = self._generate(inputs, [Limit(max_new_tokens=room, stop=prompt.stop)])
+        return self._reply(prompt, found, length)
+
+    def _together(self, prompts: Sequence[Prompt]) -> list[Reply | None]:
+        inputs, lengths = self._prepared(prompts)
+        most = max(prompt.max_new_tokens for prompt in prompts)
+        if not all(self._fits(length, most) for length in lengths):
+            return [None] * len(prompts)
+        limits = [Limit(max_new_tokens=p.max_new_tokens, stop=p.stop) for p in prompts]
+        return [
+            self._reply(prompt, made, length) if made.margin > near_tie(self.dtype) else None
+            for prompt, made, length in zip(
+                prompts, self._generate(inputs, limits), lengths, strict=True
+            )
+        ]
+
+    def _generate(self, inputs: Any, limits: Sequence[Limit]) -> list[Generated]:
+        model = self.model
+        inputs = inputs.to(device=self.device, dtype=model.dtype)  # whole numbers stay whole
+        return generate(model, self._processor.tokenizer, inputs, limits, self._stop_ids)
+
+    def _prepared(self, prompts: Sequence[Prompt]) -> tuple[Any, list[int]]:
+        """The model's inputs, padded on the left, and the length of each row.
+
+        Raises:
+            InputError: an image cannot be used, or the processor fails.
+        """
+        images = [[image.load() for image in prompt.images] for prompt in prompts]
+        texts = [self._render(prompt) for prompt in prompts]
+        with self._blamed(prompts):
+            made = self._process(texts, images)
+            return made, made["attention_mask"].sum(dim=1).tolist()
+
+    @contextmanager
+    def _blamed(self, prompts: Sequence[Prompt]) -> Iterator[None]:
+        """Whatever a processor raises is said to be about the prompts."""
+        try:
+            yield
+        except Exception as error:
+            names = ", ".join(quoted(prompt.question_id) for prompt in prompts)
+            raise InputError(
+                f"The processor of {quoted(self.name)} cannot prepare {names} "
+                f"({type(error).__name__}{_reason(error)}): look at the question and its images"
+            ) from error
+
+    def _render(self, prompt: Prompt) -> str:
+        """The chat template around the prompt; control tokens in its text stay text."""
+        message = {"role": "user", "content": [dict(part) for part in prompt.parts]}
+        tokenizer, template = self._processor.tokenizer, self._processor.chat_template
+        safe = defuse([message], tokenizer, str(template))
+        with self._blamed([prompt]):
+            rendered = self._processor.apply_chat_template(
+                safe, tokenize=False, add_generation_prompt=True
+            )
+        return str(rendered)
+
+    def _process(self, texts: list[str], images: list[list[Any]]) -> Any:
+        """The processor's tensors, as its own `apply_chat_template` asks for them."""
+        tokenizer = self._processor.tokenizer
+        bos = tokenizer.bos_token
+        options: dict[str, Any] = {}
+        if BREAK_MARK in texts[0]:
+            options["sanitize_control_tokens"] = True
+            # Marks can be dropped only where the text holds all special tokens itself.
+            adds_bos = bos and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
+            if adds_bos and not texts[0].startswith(bos):
+                texts = [bos + text for text in texts]
+        if bos and texts[0].startswith(bos):
+            options["add_special_tokens"] = False
+        if images[0]:
+            options["images"] = images
+        return self._processor(text=texts, padding=True, return_tensors="pt", **options)
+
+    def _reply(self, prompt: Prompt, made: Generated, length: int) -> Reply:
+        text = self._processor.tokenizer.decode(list(made.ids), skip_special_tokens=True)
+        return Reply(
+            text=cut(str(text), prompt.stop),
+            num_tokens=len(made.ids),
+            num_input_tokens=length,
+            complete=made.complete,
+        )
+
+    def _set_up(self, processor: Any) -> None:
+        """Left padding, with a token to pad with.
+
+        Raises:
+            ConfigurationError: it is no processor of images and text, or has no chat template.
+        """
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is None or getattr(processor, "image_processor", None) is None:
+            raise ConfigurationError(
+                f"{quoted(self.name)} has no processor of images and text: save the model's "
+                "processor into its folder"
+            )
+        if not processor.chat_template:
+            raise ConfigurationError(
+                f"The processor of {quoted(self.name)} has no chat template: save one with it, "
+                "e.g. that of the model's instruction-tuned version"
+            )
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def _loaded(self, loader: Any, what: str, **options: Any) -> Any:
+        """Part of the model out of its folder.
+
+        Raises:
+            WeightsError: it cannot be loaded.
+            MissingDependencyError: a package is needed for it.
+        """
+        try:
+            with quiet():
+                return loader.from_pretrained(
+                    self.folder, local_files_only=True, trust_remote_code=False, **options
+                )
+        except ImportError as error:
+            needed = re.findall(r"requires the (\w+) library", str(error))
+            package = needed[0].lower() if needed else error.name or "it needs"
+            raise MissingDependencyError(package, f"load {quoted(self.name)}") from error
+        except _LOADING_ERRORS as error:
+            raise WeightsError(
+                f"No image-text-to-text model can be loaded from {quoted(self.name)} "
+                f"({type(error).__name__}{_reason(error)}): its {what} must be whole and of a kind "
+                "that this version of transformers knows"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, short and without a full stop."""
+    line = str(error).strip().partition("\n")[0][:120].rstrip(". ")
+    return f": {line}" if line else ""
