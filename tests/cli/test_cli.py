@@ -23,6 +23,8 @@ COMMANDS = [
     ["train"],
     ["export"],
     ["compare"],
+    ["eval"],
+    ["rescore"],
     ["measure"],
     ["bench"],
     ["bench", "connectors"],

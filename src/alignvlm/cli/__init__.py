@@ -12,7 +12,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from alignvlm import __version__
-from alignvlm.cli import ask, bench, compare, data, doctor, lens, measure, plan, terminal, train
+from alignvlm.cli import (
+    ask,
+    bench,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    lens,
+    measure,
+    plan,
+    report,
+    terminal,
+    train,
+)
 
 __all__ = ["app", "main", "run"]
 
@@ -26,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _module in (ask, lens, doctor, data, plan, train, compare, measure, bench):
+for _module in (ask, lens, doctor, data, plan, train, compare, evaluate, measure, bench, report):
     _module.register(app)
 
 
