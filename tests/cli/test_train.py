@@ -97,9 +97,11 @@ def train(
 ) -> Callable[..., Ended]:
     """`alignvlm train tiny --run RUN` with settings."""
 
-    def call(*settings: str, recipe: str = "tiny", run_folder: Path | None = None) -> Ended:
+    def call(
+        *settings: str, recipe: str = "tiny", run_folder: Path | None = None, asked: str = ""
+    ) -> Ended:
         arguments = ["train", recipe, "--run", str(run_folder or tmp_path / "run"), "--device",
-                     "cpu", "--threads", "1"]  # fmt: skip
+                     "cpu", "--threads", "1", *asked.split()]  # fmt: skip
         for setting in settings:
             arguments += ["--set", setting]
         capsys.readouterr()
@@ -377,3 +379,14 @@ def test_one_of_several_processes_speaks(
     monkeypatch.setenv("RANK", "1")
     ended = train()
     assert (ended.status, ended.out, ended.err) == (0, "", "")
+
+
+def test_benchmarks_are_asked_meanwhile(train: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = train(asked="--eval synthdoc --eval-every 2 --eval-limit 1")
+    assert ended.status == 0, ended.err
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert ["eval/synthdoc" in json.loads(line) for line in lines] == [False, True, True]
+    steps = sorted(path.name for path in (tmp_path / "run" / "evaluation").iterdir())
+    assert steps == ["step-00000002", "step-00000003"]
+    assert "There is no benchmark 'docvqs'" in sentence(train(asked="--eval docvqs"))
+    assert "--eval asks AlignVLM models" in sentence(train(asked="--eval pope", recipe="read"))

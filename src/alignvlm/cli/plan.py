@@ -103,10 +103,9 @@ def _samples(made: Plan) -> None:
         ("a sample, assumed", f"{found.tiles:.1f} tiles, {found.text_tokens:.0f} text tokens"),
         ("tiles of a step", f"{step.tiles:,}"),
         ("text tokens of a step", f"{step.text_tokens:,}"),
+        ("visual tokens of a step", f"{step.visual_tokens:,}"),
+        ("rows of a step on one GPU", f"{step.rows_per_gpu:,}"),
     ]
-    if step.flops is not None:
-        facts.append(("visual tokens of a step", f"{step.visual_tokens:,}"))
-    facts.append(("rows of a step on one GPU", f"{step.rows_per_gpu:,}"))
     for name, value in facts:
         typer.echo(f" {name:<28}{value}")
     typer.echo()
@@ -114,9 +113,6 @@ def _samples(made: Plan) -> None:
 
 def _operations(made: Plan) -> None:
     found = made.step.flops
-    if found is None:
-        typer.echo(" FLOPs and activations are known for AlignVLM models alone.\n")
-        return
     steps = made.samples.num_steps
     rows = [
         [
@@ -148,11 +144,10 @@ def _memory(made: Plan) -> None:
 
 def _verdict(made: Plan) -> None:
     needed, limit = _giga(made.needed_bytes), _giga(made.limit_bytes)
-    least = "" if made.step.flops is not None else "at least "
     if made.fits:
-        typer.echo(f"It fits: {least}{needed} GB of {limit} GB.")
+        typer.echo(f"It fits: {needed} GB of {limit} GB.")
         return
-    typer.echo(f"It does not fit: {least}{needed} GB of {limit} GB.")
+    typer.echo(f"It does not fit: {needed} GB of {limit} GB.")
     if made.changes:
         typer.echo("What to change, each on top of those before it:")
     for change in made.changes:

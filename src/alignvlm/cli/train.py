@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from alignvlm.errors import ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
     from alignvlm.training.configuration import RunConfig
+    from alignvlm.training.loop import Evaluate
     from alignvlm.training.schedule import TrainConfig
     from alignvlm.training.task import Task
 
@@ -40,7 +41,10 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", help="Run folder; an unfinished run goes on.", show_default="runs/RECIPE"
+            "--run",
+            "-o",
+            help="Run folder; an unfinished run goes on.",
+            show_default="runs/RECIPE",
         ),
     ] = None,
     settings: Annotated[
@@ -51,6 +55,16 @@ def train(
         str, typer.Option("--device", help="auto, cpu, cuda, or a number, e.g. cuda:1.")
     ] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of the model.")] = 2,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option("--eval", metavar="A,B", help="Ask these benchmarks' questions meanwhile."),
+    ] = None,
+    eval_every: Annotated[
+        int, typer.Option("--eval-every", min=1, metavar="STEPS", help="How often, and at the end.")
+    ] = 1000,
+    eval_limit: Annotated[
+        int, typer.Option("--eval-limit", min=1, help="Only the first so many of each benchmark.")
+    ] = 100,
     debug: DebugOption = False,
 ) -> None:
     """Train by a recipe, changed where you say so.
@@ -69,7 +83,10 @@ def train(
 
     torch.set_num_threads(threads)
     chosen = str(choose_device(device))
-    _train(recipe, run or Path("runs") / recipe, settings or [], chosen)
+    meanwhile = (
+        _Meanwhile(tuple(benchmarks.split(",")), eval_every, eval_limit) if benchmarks else None
+    )
+    _train(recipe, run or Path("runs") / recipe, settings or [], chosen, meanwhile)
 
 
 def export(
@@ -86,16 +103,31 @@ def export(
     typer.echo(write(read_run, answer_run, target))
 
 
-def _train(recipe: str, run: Path, settings: list[str], device: str) -> None:
+@dataclass(frozen=True)
+class _Meanwhile:
+    """What is evaluated while a model trains."""
+
+    benchmarks: tuple[str, ...]
+    every: int
+    limit: int
+
+
+def _train(
+    recipe: str, run: Path, settings: list[str], device: str, meanwhile: _Meanwhile | None
+) -> None:
     from alignvlm.training.loop import train as run_loop
     from alignvlm.training.report import write_report
 
     says = int(os.environ.get("RANK", "0")) == 0  # one of several processes
     task, config, max_bad_share = _open(recipe, settings, device)
+    evaluate = None
+    if meanwhile is not None:
+        evaluate = _evaluator(task, config, run, meanwhile)
+        config = replace(config, evaluate_every=meanwhile.every)
     if says:
         _announce(recipe, task, config, run)
     try:
-        done = run_loop(task, config, run, max_bad_share=max_bad_share)
+        done = run_loop(task, config, run, evaluate=evaluate, max_bad_share=max_bad_share)
     except TrainingError:
         if says:
             with suppress(OSError):  # a full disk is what the error is about
@@ -106,6 +138,38 @@ def _train(recipe: str, run: Path, settings: list[str], device: str) -> None:
         rest = "" if done >= config.num_steps else ", the same command goes on from here"
         of = f"{done} of {config.num_steps} steps done"
         typer.echo(f"{of} in {run}{rest}: see {report}", err=True)
+
+
+def _evaluator(task: Task, config: TrainConfig, run: Path, meanwhile: _Meanwhile) -> Evaluate:
+    """Asks benchmarks' questions of the model as it stands."""
+    import torch
+
+    from alignvlm.evaluation.benchmarks import find_benchmark, open_questions
+    from alignvlm.evaluation.running import Processes, Settings
+    from alignvlm.evaluation.running.in_training import evaluator
+    from alignvlm.model import AlignVLMForConditionalGeneration
+    from alignvlm.training.vlm import VLMTask
+
+    if not (
+        isinstance(task, VLMTask) and isinstance(task.module, AlignVLMForConditionalGeneration)
+    ):
+        raise ConfigurationError(
+            "--eval asks AlignVLM models that answer questions: leave it out here, and use "
+            "`alignvlm eval` on the trained model"
+        )
+    if config.sharding != "none":
+        raise ConfigurationError(
+            f"--eval needs the whole model on each GPU, not sharding={config.sharding}: leave it "
+            "out, and use `alignvlm eval` on the trained model"
+        )
+    for name in meanwhile.benchmarks:
+        open_questions(find_benchmark(name))  # what is missing is said before anything trains
+    rank, number = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    return evaluator(
+        task.processor, meanwhile.benchmarks, run, Settings(limit=meanwhile.limit),
+        precision=getattr(torch, config.precision),
+        processes=Processes(rank, max(1, number)),
+    )  # fmt: skip
 
 
 def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainConfig, float]:
@@ -130,13 +194,13 @@ def _check_memory(resolved: RunConfig, device: str) -> None:
     """
     import torch
 
-    from alignvlm.training.cost.plan import make_plan
+    from alignvlm.training.cost.plan import RESERVE_BYTES, make_plan, needed_memory
 
     limit = torch.cuda.get_device_properties(device).total_memory
     num_gpus = int(os.environ.get("WORLD_SIZE", "1"))
-    made = make_plan(replace(resolved, num_steps=resolved.num_steps or 1), num_gpus, limit)
-    if made.fits:
+    if needed_memory(resolved, num_gpus).total + RESERVE_BYTES <= limit:
         return
+    made = make_plan(replace(resolved, num_steps=resolved.num_steps or 1), num_gpus, limit)
     changes = " ".join(f"--set {part}" for c in made.changes for part in c.setting.split())
     sentence = (
         f"A step needs {made.needed_bytes / 1e9:.1f} GB by estimate and the GPU has "

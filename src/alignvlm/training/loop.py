@@ -37,8 +37,8 @@ from alignvlm.training.tracking import Tracker
 
 __all__ = ["Evaluate", "train"]
 
-Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores of a model under training; called on every process, with the model in eval mode."""
+Evaluate = Callable[[nn.Module, int], dict[str, float]]
+"""Scores of a model under training after so many steps; every process calls it, in eval mode."""
 
 # What a run may change when it goes on: none of these changes which samples it sees.
 _FREE = {
@@ -217,7 +217,7 @@ class _Run:
         """Scores of the model as it stands, under names that begin with "eval/"."""
         self._task.module.eval()
         with self._meter.paused():
-            scores = self._processes.look(partial(evaluate, self._task.module))
+            scores = self._processes.look(partial(evaluate, self._task.module, self.step))
         self._task.module.train()
         return {f"eval/{name}": score for name, score in scores.items()}
 

@@ -155,6 +155,14 @@ def test_pope_as_its_toolkit_counts() -> None:
     assert found["metrics"][f"pope@{PAPER}"]["parts"]["num_unparsed"] == 2
 
 
+@pytest.mark.parametrize("measure", ["pope", "vcr_jaccard", "vcr_exact_match", "anls", "due_f1"])
+@pytest.mark.parametrize("dialect", ["lmms-eval", "vlmevalkit-2025.05", "due"])
+def test_a_row_that_could_not_be_read_is_never_right(measure: str, dialect: str) -> None:
+    found = scored([failed(None, measure), failed(None, measure)], dialect=dialect)
+    assert found["headline"]["value"] == 0.0
+    assert found["num_failed"] == 2
+
+
 def test_answers_have_the_type_that_the_code_wants() -> None:
     """VTabFact's gold is a number for the official code, a text for VLMEvalKit."""
     one = made("it is true", ["1"], "tablevqa_tabfact")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,10 +20,9 @@ from alignvlm.imaging.sources import quoted
 from alignvlm.inference.decoding import greedy
 from alignvlm.inference.loading import load_model, load_processor
 
-__all__ = ["OwnModel"]
+__all__ = ["OwnModel", "stop_ids"]
 
 
-@final
 class OwnModel(LocalModel):
     """An AlignVLM model.
 
@@ -61,10 +60,7 @@ class OwnModel(LocalModel):
     def model(self) -> Any:
         """The model, loaded when it is first needed."""
         model: Any = load_model(self.folder, self.device, self.dtype)
-        ended = model.generation_config.eos_token_id
-        self._stop_ids = frozenset(
-            ended if isinstance(ended, list) else [] if ended is None else [ended]
-        )
+        self._stop_ids = stop_ids(model)
         model.generation_config = greedy_config(model, self._processor.tokenizer.pad_token_id)
         return model
 
@@ -141,3 +137,9 @@ class OwnModel(LocalModel):
             num_input_tokens=length,
             complete=complete,
         )
+
+
+def stop_ids(model: Any) -> frozenset[int]:
+    """Tokens that end an answer by the model's own settings."""
+    ended = model.generation_config.eos_token_id
+    return frozenset(ended if isinstance(ended, list) else [] if ended is None else [ended])

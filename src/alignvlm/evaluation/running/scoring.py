@@ -39,6 +39,9 @@ _MISSED = {
     "due_f1": "None", "due_mean_f1": "None", "vcr_exact_match": "", "vcr_jaccard": "", "pope": "",
 }  # fmt: skip
 
+# Stands for the answer of a row that could not be read: nothing that was said is equal to it.
+_UNREAD = "(unread)"
+
 # Parts of a whole set that only repeat what the predictions say.
 _LONG_PARTS = ("documents", "per_document")
 
@@ -155,7 +158,7 @@ def _failed(prediction: Prediction, name: str) -> Score:
     said = _MISSED.get(name.partition("@")[0])
     if said is None:
         return Score(name, 0.0, {"failed": True})
-    answers = [""] if prediction.answers is None else prediction.answers
+    answers = [_UNREAD] if prediction.answers is None else prediction.answers
     options = _options_for(name, prediction, None)
     return Score(name, 0.0, {**score(name, said, answers, **options).parts, "failed": True})
 
