@@ -66,7 +66,7 @@ ANSWER_KINDS = (
 # sized for an hour on one card and not yet run.
 STAGES: dict[str, TrainConfig] = {
     "read": TrainConfig(
-        num_steps=1250, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
+        num_steps=2200, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
     ),
     "answer": TrainConfig(
         num_steps=650,
