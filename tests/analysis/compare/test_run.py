@@ -18,9 +18,10 @@ from alignvlm.analysis.compare.cell import Bench
 from alignvlm.analysis.compare.report import write_report
 from alignvlm.analysis.compare.run import rate_of
 from alignvlm.analysis.compare.summary import summarise
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, TrainingError
+from alignvlm.training import loop, runs
 from alignvlm.training.runs import open_run
-from alignvlm.training.task import Share
+from alignvlm.training.task import Loss, Share
 
 Make = Callable[..., Comparison]
 
@@ -87,7 +88,8 @@ def test_a_whole_comparison(comparison: Make, out: Path) -> None:
     assert not list(out.rglob("*.safetensors")), "weights are cleared away"
     written = {path.name for path in write_report(made, out)}
     assert written == {
-        "results.json", "table.md", "table.csv", "report.html", "losses.png", "efficiency.png",
+        "results.json", "table.md", "table.csv", "losses.csv", "report.html", "losses.png",
+        "efficiency.png",
     }  # fmt: skip
     results = json.loads((out / "results.json").read_text("utf-8"))
     assert results["cells"] == results["cells_wanted"] == 8
@@ -120,10 +122,77 @@ def check_layout(made: Comparison, results: dict[str, Any], out: Path) -> None:
     lines = (out / "table.csv").read_text("utf-8").splitlines()
     assert lines[0] == "connector,budget,metric,mean,spread,seeds"
     assert len([line for line in lines if line.startswith("align,2,anls,")]) == 1
+    points = (out / "losses.csv").read_text("utf-8").splitlines()
+    assert [line.rsplit(",", 1)[0] for line in points] == [
+        "connector,samples", "align,2", "align,4", "mlp,2", "mlp,4",
+    ]  # fmt: skip
     page = (out / "report.html").read_text("utf-8")
-    assert page.count('<figure class="page">') == 3
+    assert "after 4 samples" in page and page.count('<figure class="page">') == 3
     assert not re.search(r"(?:src|href)=\"(?!data:)", page), "nothing is fetched"
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("bad", [{1e-2}, {1e-3, 1e-2}], ids=["one rate", "all rates"])
+def test_a_rate_at_which_the_loss_is_no_number(
+    comparison: Make, out: Path, monkeypatch: pytest.MonkeyPatch, bad: set[float]
+) -> None:
+    """It is out of the choice, and not tried again."""
+    real, opened = runs.open_run, []
+
+    def open_run(config: Any, device: str) -> Any:
+        task, settings = real(config, device)
+        opened.append(config.rates.connector)
+        if config.rates.connector in bad:
+            monkeypatch.setattr(task, "loss", lambda _: Loss(_a_nan(task), 1, {}))
+        return task, settings
+
+    monkeypatch.setattr(runs, "open_run", open_run)
+    made = small(comparison, budgets=(2,))
+    if len(bad) == 2:
+        with pytest.raises(ConfigurationError, match="loss of mlp becomes no number at every"):
+            compare(made, out, "cpu")
+        assert summarise(made, out)["search"][0]["chosen"] is None
+        return
+    assert compare(made, out, "cpu") and compare(made, out, "cpu")
+    assert opened == [1e-3, 1e-2]
+    assert rate_of(made, out, "mlp") == 1e-3
+    (found,) = summarise(made, out)["search"]
+    assert found["diverged"] == ["0.01"] and found["losses"]["0.01"] is None
+    assert estimate(made, out).num_done == 2
+    write_report(made, out)
+    assert re.search(r"\| mlp \| \d.\d+ \| no number \| 0.001 \|", (out / "table.md").read_text())
+
+
+def _a_nan(task: Any) -> torch.Tensor:
+    return next(p for p in task.module.parameters() if p.requires_grad).sum() * float("nan")
+
+
+def test_what_other_errors_say_is_not_swallowed(
+    comparison: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TrainingError("The checkpoint cannot be written: free some space")
+
+    monkeypatch.setattr(loop, "train", refuse)
+    with pytest.raises(TrainingError, match="free some space"):
+        compare(small(comparison), out, "cpu")
+    assert not list(out.rglob("validation.json"))
+
+
+def test_half_a_comparison_compares_like_with_like(comparison: Make, out: Path) -> None:
+    """One connector is done with both budgets, the other with the smaller one."""
+    made = comparison(num_seeds=1, rates=(1e-3,))
+    assert compare(small(comparison, rates=(1e-3,)), out, "cpu")
+    Bench(made, out, "cpu").search("align")
+    results = summarise(made, out)
+    assert (results["cells"], results["cells_wanted"]) == (3, 4)
+    assert [curve["connector"] for curve in results["curves"]] == ["mlp"]
+    assert results["examples_budget"] == 2
+    assert {name for e in results["examples"] for name in e["said"]} == {"align", "mlp"}
+    assert {test["budget"] for test in results["tests"]} == {2}
+    write_report(made, out)
+    assert "(so far 3 of 4 runs)" in (out / "table.md").read_text("utf-8")
+    assert "So far 3 of 4 scored runs are done" in (out / "report.html").read_text("utf-8")
 
 
 def test_what_is_done_is_kept(comparison: Make, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,35 +31,28 @@ BESIDE = (
 )
 
 
-def near(found: Any, wanted: Any) -> bool:
-    """Equality to 1e-6, inside lists and mappings too."""
-    if isinstance(wanted, dict):
-        return set(found) == set(wanted) and all(near(found[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list):
-        return len(found) == len(wanted) and all(map(near, found, wanted))
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return abs(found - wanted) < 1e-6
-    return bool(found == wanted)
-
-
 def test_every_row_is_there() -> None:
     assert len(ROWS) == 661
     assert not any("error" in row for row in ROWS)
 
 
+Near = Callable[[Any, Any, float], bool]
+
+
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_every_row_agrees(name: str) -> None:
+def test_every_row_agrees(name: str, scorers_near: Near) -> None:
     metric, part = GOLDEN_NAMES[name]
     for row in BY_NAME[name]:
         options = {key: row[key] for key in OPTIONS if key in row}
         found = score(metric, row["prediction"], row["answers"], **options)
         assert found.metric == metric
-        assert near(found.value if part == "value" else found.parts[part], row["score"]), row
+        value = found.value if part == "value" else found.parts[part]
+        assert scorers_near(value, row["score"], 1e-6), row
         for key in BESIDE:
-            assert key not in row or near(found.parts[key], row[key]), (key, row)
+            assert key not in row or scorers_near(found.parts[key], row[key], 1e-6), (key, row)
         if "parsed" in row:
             parsed = found.parts.get("extracted", found.parts.get("parsed"))
-            assert near(parsed, row["parsed"]), row
+            assert scorers_near(parsed, row["parsed"], 1e-6), row
 
 
 def test_recorded_names_lead_to_metrics() -> None:

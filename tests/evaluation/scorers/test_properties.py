@@ -115,16 +115,34 @@ LONG = {
 }
 
 
+SAME_CODE = ("anls@", "relaxed", "exact", "due_mean", "vcr_exact", "mmvet", "pope", "seed")
+TIMED = [name for name in NAMES if not name.startswith(SAME_CODE) and "official" not in name]
+TIMED += ["anls@lmms-eval", "relaxed_accuracy@strict", "exact_match@lmms-eval", "pope@lmms-eval"]
+TIMED += ["wtq_denotation@official", "mmmu_open@official", "seed_choice@vlmevalkit-2026.08"]
+
+
+def seconds(name: str, said: str, gold: str) -> float:
+    golds = [gold] * 10 if name.startswith("vqa") else [gold]
+    start = time.process_time()
+    assert 0.0 <= score(name, said, golds, **options(name)).value <= 1.0
+    return time.process_time() - start
+
+
 @pytest.mark.parametrize("kind", sorted(LONG))
 def test_very_long_texts_take_little_time(kind: str) -> None:
-    text = LONG[kind]
-    for name in NAMES:
-        start = time.process_time()
-        for said, gold in ((text, "town"), ("town", text)):
-            golds = [gold] * 10 if name.startswith("vqa") else [gold]
-            found = score(name, said, golds, **options(name))
-            assert 0.0 <= found.value <= 1.0
-        assert time.process_time() - start < 0.6, name
+    text = LONG[kind][:10_000]
+    for name in TIMED:
+        assert seconds(name, text, "town") + seconds(name, "town", text) < 0.4, name
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_hundred_thousand_characters_take_little_time(name: str) -> None:
+    text = " ".join(text[:7_000] for text in LONG.values())
+    assert len(text) > 100_000
+    assert seconds(name, text, "town") < 1.0
+    # difflib, whose ratio VCR's code asks for, is quadratic; a covered text is but a phrase.
+    gold = "answer is 1,234 town (y)" if name.startswith("vcr") else text[:-1]
+    assert seconds(name, text, gold) < 2.0
 
 
 def test_100_000_pairs_of_anls_take_less_than_five_seconds() -> None:

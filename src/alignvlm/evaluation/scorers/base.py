@@ -50,7 +50,7 @@ def literal_list(text: str) -> list[Any] | None:
     VLMEvalKit runs `eval` on the answer column; only literals are read here, so a column that
     holds code stays text.
     """
-    if not text.lstrip(" \t").startswith("["):
+    if "[" not in text:
         return None
     try:
         with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def column(answers: Any, *, plain: bool = False) -> list[str]:
         answers = answers[0]
     if isinstance(answers, str):
         found = literal_list(answers)
-        return [answers] if found is None else as_texts(found)
+        return [answers] if found is None else [str(answer) for answer in found]
     return as_texts(answers)
 
 

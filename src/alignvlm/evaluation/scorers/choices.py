@@ -36,9 +36,8 @@ def lettered(options: Any) -> dict[str, str]:
     """
     if isinstance(options, Mapping):
         found = {str(key): as_text(text) for key, text in options.items() if text is not None}
-    elif isinstance(options, Sequence) and not isinstance(options, str):
-        texts = as_texts(options)
-        found = dict(zip(string.ascii_uppercase, texts, strict=False))
+    elif isinstance(options, list | tuple) and len(options) <= len(string.ascii_uppercase):
+        found = dict(zip(string.ascii_uppercase, as_texts(options), strict=False))
     else:
         found = {}
     if not found or not set(found) <= set(string.ascii_uppercase):
@@ -110,16 +109,28 @@ def _first_letter(prediction: Any, answers: Any, options: Any = None) -> tuple[f
     return float(right), {"extracted": letter, "unparsed": not letter.isalpha()}
 
 
-def parse_mmmu(answer: str, choices: Mapping[str, str]) -> str | None:
+Places = Sequence[tuple[str, str]]
+"""How a letter may be written, in order, each with what its last place is looked up by."""
+
+MMMU_PLACES: Places = (("({})", "({})"), (" {} ", " {} "))
+LMMS_EVAL_PLACES: Places = (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} "))
+
+
+def parse_mmmu(answer: str, choices: Mapping[str, str], places: Places = MMMU_PLACES) -> str | None:
     """The letter that MMMU's own parser takes from an answer, None where it would draw one.
 
-    "(A)" counts before "A ", that before "A.", and a choice's text last, in answers of more than
-    five words; of several the last one stands.
+    "(A)" counts before " A ", and a choice's text last, in answers of more than five words; of
+    several the last one stands. lmms-eval does not ask for the blank before, and takes "A." too.
+
+    Args:
+        answer: of the model.
+        choices: by letter.
+        places: of the toolkit.
     """
     for sign in ",.!?;:'":
         answer = answer.strip(sign)
     answer = f" {answer} "
-    for pattern, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+    for pattern, place in places:
         found = [letter for letter in choices if pattern.format(letter) in answer]
         if found:
             return max(found, key=lambda letter: answer.rfind(place.format(letter)))
@@ -130,8 +141,13 @@ def parse_mmmu(answer: str, choices: Mapping[str, str]) -> str | None:
     return max(found, key=lambda letter: lower.rfind(choices[letter].lower()), default=None)
 
 
-def _mmmu(prediction: Any, answers: Any, options: Any = None) -> tuple[float, Parts]:
-    letter = parse_mmmu(as_text(prediction).strip(), lettered(options))
+def _mmmu_official(prediction: Any, answers: Any, options: Any = None) -> tuple[float, Parts]:
+    letter = parse_mmmu(as_text(prediction), lettered(options))
+    return _hit(letter, answers, unparsed=letter is None)
+
+
+def _mmmu_lmms_eval(prediction: Any, answers: Any, options: Any = None) -> tuple[float, Parts]:
+    letter = parse_mmmu(as_text(prediction).strip(), lettered(options), LMMS_EVAL_PLACES)
     return _hit(letter, answers, unparsed=letter is None)
 
 
@@ -145,4 +161,7 @@ SEED_CHOICE: dict[str, Scorer] = {
     "vlmevalkit-2026.08": _vlmevalkit(since_2025_08=True),
     "lmms-eval": _first_letter,
 }
-MMMU_CHOICE: dict[str, Scorer] = SEED_CHOICE | {"lmms-eval": _mmmu, "official": _mmmu}
+MMMU_CHOICE: dict[str, Scorer] = SEED_CHOICE | {
+    "lmms-eval": _mmmu_lmms_eval,
+    "official": _mmmu_official,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from typing import Any
 
 from alignvlm.evaluation.scorers.base import Parts, Scorer, as_text, as_texts, column
@@ -12,8 +13,10 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def _vlmevalkit(prediction: Any, answers: Any) -> tuple[float, Parts]:
+    """Of several answers each counts for its share, and not the best one for all."""
     golds = column(answers, plain=True)
-    return _equal(as_text(prediction), golds, lambda text: text.strip().lower())
+    found, parts = _equal(as_text(prediction), golds, lambda text: text.strip().lower())
+    return found / len(golds) if golds else 0.0, parts
 
 
 def _lmms_eval(prediction: Any, answers: Any) -> tuple[float, Parts]:
@@ -25,21 +28,27 @@ def _lmms_eval(prediction: Any, answers: Any) -> tuple[float, Parts]:
     golds = as_texts(answers)
 
     def fold(text: str) -> str:
-        return text.lower()[: len(text)].rstrip("\0").translate(_NO_PUNCTUATION).rstrip("\0")
+        return text.lower()[: len(text)].translate(_NO_PUNCTUATION).rstrip("\0")
 
-    return _equal(as_text(prediction).strip(), golds, fold)
+    return _any(*_equal(as_text(prediction).strip(), golds, fold))
 
 
 def _docowl(prediction: Any, answers: Any) -> tuple[float, Parts]:
     """Letter case counts, and a full stop at the end of the prediction."""
     golds = [docowl_line(answer).removesuffix(".") for answer in as_texts(answers)]
-    return _equal(docowl_line(as_text(prediction)), golds, str)
+    return _any(*_equal(docowl_line(as_text(prediction)), golds, str))
 
 
-def _equal(said: str, golds: list[str], fold: Any) -> tuple[float, Parts]:
+def _equal(said: str, golds: list[str], fold: Callable[[str], str]) -> tuple[int, Parts]:
+    """How many answers a prediction equals."""
     said = fold(said)
-    matched = next((gold for gold in golds if fold(gold) == said), None)
-    return float(matched is not None), {"matched": matched, "normalised_prediction": said}
+    matched = [gold for gold in golds if fold(gold) == said]
+    first = matched[0] if matched else None
+    return len(matched), {"matched": first, "normalised_prediction": said}
+
+
+def _any(found: int, parts: Parts) -> tuple[float, Parts]:
+    return float(found > 0), parts
 
 
 EXACT_MATCH: dict[str, Scorer] = {

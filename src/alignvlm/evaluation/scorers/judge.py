@@ -7,52 +7,14 @@ toolkits differ in what they accept as a grade and in how often they ask again.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.scorers.base import Parts, Scorer, as_text, as_texts
-
-_TASK = (
-    "Compare the ground truth and prediction from AI models, to give a correctness score for the "
-    "prediction. <AND> in the ground truth means it is totally right only when all elements in "
-    "the ground truth are present in the prediction, and <OR> means it is totally right when any "
-    "one element in the ground truth is present in the prediction. The correctness score is 0.0 "
-    "(totally wrong), 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, or 1.0 (totally right). Just "
-    "complete the last space of the correctness score."
-)
-_MEME = (
-    "This meme is poking fun at the fact that the names of the countries Iceland and Greenland "
-    "are misleading. Despite its name, Iceland is known for its beautiful green landscapes, while "
-    "Greenland is mostly covered in ice and snow. The meme is saying that the person has trust "
-    "issues because the names of these countries do not accurately represent their landscapes."
-)
-_MEME_IN_PART = (
-    "The meme talks about Iceland and Greenland. It's pointing out that despite their names, "
-    "Iceland is not very icy and Greenland isn't very green."
-)
-_MEME_IN_FULL = (
-    "The meme is using humor to point out the misleading nature of Iceland's and Greenland's "
-    "names. Iceland, despite its name, has lush green landscapes while Greenland is mostly "
-    "covered in ice and snow. The text 'This is why I have trust issues' is a playful way to "
-    "suggest that these contradictions can lead to distrust or confusion. The humor in this meme "
-    "is derived from the unexpected contrast between the names of the countries and their actual "
-    "physical characteristics."
-)
-_EQUATION = ("What is x in the equation?", "-1 <AND> -5")
-_EXAMPLES = (
-    ("Question", "Ground truth", "Prediction", "Correctness"),
-    ("---", "---", "---", "---"),
-    (*_EQUATION, "x = 3", "0.0"),
-    (*_EQUATION, "x = -1", "0.5"),
-    (*_EQUATION, "x = -5", "0.5"),
-    (*_EQUATION, "x = -5 or 5", "0.5"),
-    (*_EQUATION, "x = -1 or x = -5", "1.0"),
-    ("Can you explain this meme?", _MEME, _MEME_IN_PART, "0.4"),
-    ("Can you explain this meme?", _MEME, _MEME_IN_FULL, "1.0"),
-)
+from alignvlm.evaluation.scorers.judge_prompt import lmms_eval_prompt, vlmevalkit_prompt
+from alignvlm.files import each_line
 
 _MAX_TRIES = 5
 _HOTTEST = 2.0
@@ -90,16 +52,14 @@ class RecordedJudge:
             InputError: a row lacks one of the two.
         """
         replies: dict[str, list[str]] = {}
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    row = json.loads(line)
-                    replies.setdefault(row["prompt_sha256"], []).append(row["reply"])
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"Line {number} of {path} is no recorded reply: give it `prompt_sha256` "
-                        "and `reply`"
-                    ) from error
+        for number, row in enumerate(each_line(path), start=1):
+            prompt, reply = (row or {}).get("prompt_sha256"), (row or {}).get("reply")
+            if not isinstance(prompt, str) or not isinstance(reply, str):
+                raise InputError(
+                    f"Line {number} of {path} is no recorded reply: give it `prompt_sha256` and "
+                    "`reply`"
+                )
+            replies.setdefault(prompt, []).append(reply)
         return cls(replies)
 
     def __call__(self, prompt: str, temperature: float) -> str:
@@ -128,13 +88,6 @@ class RecordedJudge:
 def prompt_sha256(prompt: str) -> str:
     """What a recorded reply is found by."""
     return hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()
-
-
-def grading_prompt(question: str, answer: str, prediction: str) -> str:
-    """The paper's prompt, its few examples included; VLMEvalKit breaks long lines elsewhere."""
-    answer = answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-    rows = "\n".join(" | ".join(row) for row in _EXAMPLES)
-    return f"{_TASK}\n\n{rows}\n\n" + " | ".join((question, answer, prediction, ""))
 
 
 def grade_vlmevalkit(judge: Judge, prompt: str) -> tuple[float, list[str]]:
@@ -188,16 +141,22 @@ def _number(text: str) -> float | None:
         return None
 
 
-_GRADERS = {
-    "vlmevalkit-2025.05": grade_vlmevalkit,
-    "vlmevalkit-2026.08": grade_vlmevalkit,
-    "lmms-eval": grade_lmms_eval,
+class _Toolkit(NamedTuple):
+    """How a toolkit asks, and what it makes of the replies."""
+
+    prompt: Callable[[str, str, str], str]
+    grade: Callable[[Judge, str], tuple[float, list[str]]]
+
+
+_VLMEVALKIT = _Toolkit(vlmevalkit_prompt, grade_vlmevalkit)
+_TOOLKITS = {
+    "vlmevalkit-2025.05": _VLMEVALKIT,
+    "vlmevalkit-2026.08": _VLMEVALKIT,
+    "lmms-eval": _Toolkit(lmms_eval_prompt, grade_lmms_eval),
 }
 
 
-def _judged(dialect: str) -> Scorer:
-    grader = _GRADERS[dialect]
-
+def _judged(toolkit: _Toolkit) -> Scorer:
     def scorer(
         prediction: Any, answers: Any, question: str = "", judge: Judge | None = None
     ) -> tuple[float, Parts]:
@@ -206,23 +165,25 @@ def _judged(dialect: str) -> Scorer:
                 "MM-Vet is graded by a language model: pass judge=, a callable that takes a "
                 "prompt and a temperature and returns the reply, or a RecordedJudge"
             )
-        prompt = grading_prompt(question, (as_texts(answers) or [""])[0], as_text(prediction))
-        grade, replies = grader(judge, prompt)
+        answer = (as_texts(answers) or [""])[0]
+        prompt = toolkit.prompt(question, answer, as_text(prediction))
+        grade, replies = toolkit.grade(judge, prompt)
         return grade, {"replies": replies, "prompt_sha256": prompt_sha256(prompt)}
 
     return scorer
 
 
-def _parsed(dialect: str) -> Scorer:
+def _parsed(toolkit: _Toolkit) -> Scorer:
     """What a judge's replies are worth, given as the prediction."""
-    grader = _GRADERS[dialect]
 
     def scorer(prediction: Any, answers: Any = None) -> tuple[float, Parts]:
-        grade, replies = grader(RecordedJudge(as_texts(prediction)), "")
+        grade, replies = toolkit.grade(RecordedJudge(as_texts(prediction)), "")
         return grade, {"replies": replies, "judge_calls": len(replies)}
 
     return scorer
 
 
-MMVET: dict[str, Scorer] = {dialect: _judged(dialect) for dialect in _GRADERS}
-MMVET_JUDGE_PARSE: dict[str, Scorer] = {dialect: _parsed(dialect) for dialect in _GRADERS}
+MMVET: dict[str, Scorer] = {name: _judged(toolkit) for name, toolkit in _TOOLKITS.items()}
+MMVET_JUDGE_PARSE: dict[str, Scorer] = {
+    name: _parsed(toolkit) for name, toolkit in _TOOLKITS.items()
+}

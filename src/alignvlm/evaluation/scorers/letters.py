@@ -14,6 +14,8 @@ _GREEK_AND_CYRILLIC = (
     "ЀЁЃЄЅІЇЈЉЊЌЍАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯабвгдежзийклмнопрстуфхцчшщъыьэюяѐёѓєѕіїјљњќѝ"
     "ҐґҖҗҢңҮүҺһӘәӨө"
 )
+_UNASSIGNED = "\u03a2"
+"""Stands among the capitals of Greek, so that spaCy's range of them has it too."""
 _NOT_LETTERS = "ªµº"
 _TITLE_CASE = "ƻǅǈǋǲ"
 _WITHOUT_CASE = (
@@ -32,7 +34,7 @@ def letter_classes() -> tuple[str, str, str]:
     cased = [chr(code) for first, end in ranges for code in range(first, end)]
     cased += _GREEK_AND_CYRILLIC
     lower = "".join(char for char in cased if char.islower() and char not in _NOT_LETTERS) + "ʔ"
-    upper = "".join(char for char in cased if char.isupper())
+    upper = "".join(char for char in cased if char.isupper()) + _UNASSIGNED
     return lower + _WITHOUT_CASE, upper + _WITHOUT_CASE, lower + upper + _TITLE_CASE + _WITHOUT_CASE
 
 

@@ -150,8 +150,11 @@ def _scorers() -> dict[str, Scorer]:
     for name in metric_names():
         measure, _, dialect = name.partition("@")
         plain = MEASURES[measure][dialect.removesuffix(PIPELINE)]
-        piped = dialect.endswith(PIPELINE)
-        found[name] = (
-            through_file(plain, answer_prefix=measure in _WITH_ANSWER_PREFIX) if piped else plain
-        )
+        if dialect.endswith(PIPELINE):
+            plain = through_file(
+                plain,
+                answer_prefix=measure in _WITH_ANSWER_PREFIX,
+                formulas=dialect.startswith(PAPER_DIALECT),
+            )
+        found[name] = plain
     return found

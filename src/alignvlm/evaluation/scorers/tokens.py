@@ -150,8 +150,6 @@ def _middle(text: str, *, rules: bool) -> list[str]:
     tokens = []
     offset = 0
     for match in _infixes().finditer(text):
-        if match.start() == 0:
-            continue
         if match.start() > offset:
             tokens.append(text[offset : match.start()])
         tokens.append(match[0])

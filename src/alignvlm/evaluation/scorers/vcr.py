@@ -16,6 +16,9 @@ from alignvlm.evaluation.scorers.tokens import tokenize
 
 _REFUSALS = ("I can't", "I cannot", "无法", "抱歉")
 
+_MAX_REMEMBERED = 10_000
+"""Most n-grams of one answer that are known again: models that loop say the same for pages."""
+
 
 def refuses(text: str) -> bool:
     """Whether an answer is taken for a refusal, which scores 0 whatever else it says."""
@@ -38,6 +41,7 @@ def nearest(tokens: list[str], covered: str, true: list[str]) -> tuple[tuple[str
     matcher = SequenceMatcher(None, "", covered)
     found: tuple[tuple[str, ...], str] = ((), "")
     highest = 0.0
+    seen: set[str] = set()
     num_shared = sum(shared[: len(true)])
     for start in range(len(tokens) - len(true) + 1 if true else 0):
         if start:
@@ -46,6 +50,10 @@ def nearest(tokens: list[str], covered: str, true: list[str]) -> tuple[tuple[str
             continue
         ngram = tuple(tokens[start : start + len(true)])
         text = " ".join(ngram)
+        if text in seen:
+            continue
+        if len(seen) < _MAX_REMEMBERED:
+            seen.add(text)
         matcher.set_seq1(text)
         if matcher.real_quick_ratio() <= highest or matcher.quick_ratio() <= highest:
             continue

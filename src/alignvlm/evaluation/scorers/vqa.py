@@ -60,7 +60,7 @@ def normalise_2026(text: str) -> str:
 
 def normalise_evalai(text: str) -> str:
     """As EvalAI, mmf and lmms-eval: commas and question marks go first, "'s" stands alone."""
-    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return spell(strip_punctuation(_one_line(text), PERIOD))
 
 
