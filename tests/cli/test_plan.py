@@ -60,10 +60,21 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("smol", "--gpus", "1", "--set", "num_steps=none", *options) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == {
-        "num_steps": 200, "epoch_size": 800, "tiles": 1.0, "text_tokens": 50.0,
+        "num_steps": 200, "epoch_size": 800, "tiles": 1.0, "visual_tokens": 144.0,
+        "text_tokens": 50.0,
     }  # fmt: skip
     assert found["step"]["visual_tokens"] == 4 * 144
     assert found["fits"] is True
+
+
+def test_one_gpu_shares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `train` would say; what is planned is what it would then do."""
+    assert run("llama-3.2-1b-stage3", "--gpus", "1", "--memory", "80GB") == 0
+    printed = capsys.readouterr().out
+    assert "gathered weights" not in printed
+    assert printed.endswith("sharding=fsdp2 is refused there:\n  --set sharding=none\n")
+    assert run("llama-3.2-1b-stage3", "--gpus=1", "--set=sharding=none") == 0
+    assert printed.startswith(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -176,13 +176,33 @@ def test_a_row_without_images_takes_part_in_the_encoder(
     assert touched == {"vision", "connector"}
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "llava"])
+def test_every_row_takes_the_same_way(
+    made: dict[str, tuple[Any, Any]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with an image and one without, as `test_vlm` has it for models of this package."""
+    task = make_task(name, pair=made[name], samples=tiny.DrawnSamples(alternate=True))
+    by_kind = {"pixel_values" in row.tensors: row.tensors for row in rows_of(task)}
+    assert by_kind.keys() == {True, False}
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    ways = [tiny.way(task, row) for row in by_kind.values()]
+    assert ways[0] == ways[1]
+    forward, backward = ways[0]
+    assert "vis" in forward[0] and "language" in forward[-1] and "language" in backward[0]
+
+
+@pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
 def test_layers_that_are_passed_over_cannot_be_shared(
-    made: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+    made: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     """Mllama skips its cross-attention without an image, and the others would wait for it."""
     task = make_task("mllama", pair=made["mllama"])
     assert task._nothing_of_another_model(torch.device("cpu")) == 0.0
-    monkeypatch.setattr(vlm, "DTensor", torch.nn.Parameter)
+    if layout == "fsdp2":
+        monkeypatch.setattr(vlm, "DTensor", torch.nn.Parameter)
+    else:
+        last = list(task.module.base_model.parameters())[-1]
+        monkeypatch.setattr(last, "ds_id", 7, raising=False)  # as DeepSpeed marks its own
     with pytest.raises(TrainingError, match="A row without an image passes over layers of mllama"):
         task._nothing_of_another_model(torch.device("cpu"))
 

@@ -36,7 +36,8 @@ def kill(folder: Path, num_kills: int, num_workers: int) -> dict[str, dict[str, 
     options = {"kills": num_kills, "num_workers": num_workers, "seed": 20250203}
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), json.dumps(options)],
-        check=False, capture_output=True, text=True, timeout=60 + 60 * num_kills,
+        check=False, capture_output=True, text=True,
+        timeout=60 + 60 * num_kills * (1 + num_workers),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

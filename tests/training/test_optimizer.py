@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_vlm as tiny
 import torch
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from alignvlm.connectors import registry
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
+from alignvlm.training import optimizer
 from alignvlm.training.configuration import LoraConfig, Rates
+from alignvlm.training.loop import train
 from alignvlm.training.models import _add_lora
 from alignvlm.training.optimizer import make_optimizer, trained_parts
+from alignvlm.training.tracking import read_log
 from alignvlm.training.vlm import part_of
 
 RATES = Rates(vision=1e-5, connector=1e-3, llm=1e-4)
@@ -111,3 +117,35 @@ def test_what_trains_is_float32(dtype: torch.dtype) -> None:
 def test_parts_of_other_models(name: str, part: str) -> None:
     """A ViT's patches go through a "projection" that is no connector."""
     assert part_of(name) == part
+
+
+def test_one_kernel_on_a_gpu_alone() -> None:
+    """What is checked on a CPU is bit-equal with its plain AdamW."""
+    parameters = {torch.nn.Parameter(torch.ones(2)): "x"}
+    assert make_optimizer(tiny.make_task(), parameters, tiny.config()).defaults["fused"] is None
+    on_meta = {torch.nn.Parameter(torch.ones(2, device="meta")): "x"}
+    assert make_optimizer(tiny.make_task(), on_meta, tiny.config()).defaults["fused"] is None
+
+
+def test_a_run_goes_on_with_the_other_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch has AdamW in one kernel for CPUs too: begun with one of the two, ended with the other.
+
+    A first gradient near zero is a step of full size under either sign: losses tell, weights not.
+    """
+    assert torch.device("cpu").type in _get_fused_kernels_supported_devices()
+    train(tiny.make_task(), tiny.config(), tmp_path / "whole")
+    plain = [record["loss"] for record in read_log(tmp_path / "whole")]
+    for first in (set(), {"cpu"}):
+        run = tmp_path / f"first-{len(first)}"
+        for kinds, stop in ((first, 3), ({"cpu"} - first, None)):
+            monkeypatch.setattr(optimizer, "_FUSED", kinds)
+
+            def on_step(step: int, stop: int | None = stop) -> None:
+                if step == stop:
+                    signal.raise_signal(signal.SIGTERM)
+
+            train(tiny.make_task(), tiny.config(), run, on_step=on_step)
+        losses = [record["loss"] for record in read_log(run)]
+        assert losses == pytest.approx(plain, rel=1e-4) and len(losses) == 6

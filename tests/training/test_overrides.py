@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alignvlm.errors import ConfigurationError
 from alignvlm.training import recipes
-from alignvlm.training.configuration import RunConfig, check_device
+from alignvlm.training.configuration import DataPart, RunConfig, check_device
 from alignvlm.training.overrides import apply, describe, from_json, to_json
 
 SMOL = recipes.find("smol")()
@@ -88,6 +88,9 @@ def test_another_connector_drops_the_options_of_the_one_before() -> None:
     assert SMOL.model.connector == {"name": "align", "gain": 4.0}
     made = apply(SMOL, ["model.connector.name=perceiver", "model.connector.depth=2"])
     assert made.model.connector == {"name": "perceiver", "depth": 2}
+    data = apply(SMOL, ["data.0.source=messages", "data.0.path=x.jsonl", "data.0.options.split=a"])
+    assert data.data[0] == DataPart(source="messages", path="x.jsonl", options={"split": "a"})
+    assert apply(SMOL, ["data.0.source=synth"]).data == SMOL.data
     same = apply(SMOL, ["model.connector.name=align"])
     assert same.model.connector == SMOL.model.connector
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_vlm as tiny
 import torch
 from accelerate.commands.launch import _validate_launch_command as resolve
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from several import GENTLE, MIXED, assert_same_model, end, launch, losses, start, train_here
+from torch.distributed.tensor import DTensor
 
 import alignvlm.training
 from alignvlm.errors import ConfigurationError
-from alignvlm.training.loop import _check_same_step
+from alignvlm.training.loop import _check_same_step, _Root
 from alignvlm.training.processes import DataParallel, open_processes
 from alignvlm.training.schedule import TrainConfig
+from alignvlm.training.task import Share
 from alignvlm.training.tracking import read_log
 
 LAUNCH = Path(alignvlm.training.__file__).with_name("launch")
@@ -67,6 +72,35 @@ def test_fsdp2_goes_on_where_one_process_stopped(alone: Path, tmp_path: Path) ->
     assert_same_model(tmp_path, alone)
     found = [read_log(run)[-1]["eval/logit"] for run in (tmp_path, alone)]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
+    """A process group of this process alone, which FSDP2 shards over all the same."""
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_fsdp2_shares_gradients_out_after_every_row() -> None:
+    """`alignvlm plan` counts them so; whole ones would lie on every GPU until the last row."""
+    task = tiny.make_task()
+    processes = open_processes(config(sharding="fsdp2"))
+    root = _Root(task.module)
+    processes.prepare(root, lambda: torch.optim.AdamW(root.parameters()))
+    batches = list(task.micro_batches(tiny.config(num_steps=1), 0, Share()))
+    assert len(batches) > 1
+    expected = tiny.gradients(tiny.make_task(), batches)[1]
+    for batch in batches:
+        loss = processes.call(partial(task.loss, batch.tensors))
+        processes.backward(loss.total / batch.step_weight, is_last=batch.is_last)
+        held = dict(task.module.named_parameters())
+        assert {type(held[name].grad) for name in expected} == {DTensor}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(held[name].grad.full_tensor(), gradient)
 
 
 def test_sigterm_to_all_processes_saves(tmp_path: Path) -> None:

@@ -201,8 +201,9 @@ def test_the_documentation_s_python_runs(
 
 
 def test_the_documentation_s_settings_apply() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-    commands = re.findall(r"^\$ alignvlm plan (\S+)(.*)$", page, re.MULTILINE)
-    assert len(commands) >= 5
+    docs = Path(__file__).parents[2] / "docs"
+    pages = "".join((docs / name).read_text("utf-8") for name in ("training.md", "data.md"))
+    commands = re.findall(r"^\$ alignvlm (?:plan|train) ([a-z]\S+)(.*)$", pages, re.MULTILINE)
+    assert len(commands) >= 6
     for name, options in commands:
         overrides.apply(run_of(name), re.findall(r"--set (\S+)", options))

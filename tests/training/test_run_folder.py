@@ -49,6 +49,7 @@ def test_the_readme_says_what_every_file_is_and_how_to_go_on(tmp_path: Path) -> 
     assert "$ alignvlm train smol\n" in text
     assert "--model ./model" in text
     assert 'AlignVLM.from_pretrained("model")' in text
+    assert "processes" not in text
 
 
 def test_trained_parts_are_a_table(tmp_path: Path) -> None:
@@ -105,3 +106,10 @@ def test_the_own_home_is_a_home_wherever_it_is(monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setenv("HOME", "/")
     assert without_private("/a/b") == "/a/b"
+
+
+def test_several_processes_are_started_by_a_launcher(tmp_path: Path) -> None:
+    """The command alone would go on in one process."""
+    write_provenance(tmp_path, {"recipe": "smol"}, ["alignvlm", "train", "smol"], num_processes=2)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "It ran in 2 processes, which accelerate launch or torchrun start." in text

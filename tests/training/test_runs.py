@@ -11,9 +11,12 @@ import foreign_vlm as foreign
 import pytest
 import tiny_vlm as tiny
 
+from alignvlm.data.formats import synth
 from alignvlm.data.formats.synth import ENDLESS
+from alignvlm.data.sources import open_source
 from alignvlm.errors import ConfigurationError, InputError, WeightsError
 from alignvlm.model.processing import AlignVLMProcessor
+from alignvlm.synth import find_fonts
 from alignvlm.training.configuration import (
     BatchConfig,
     DataPart,
@@ -23,6 +26,7 @@ from alignvlm.training.configuration import (
     Rates,
     RunConfig,
 )
+from alignvlm.training.loop import train
 from alignvlm.training.runs import num_steps, open_run, train_config
 from alignvlm.training.task import Share
 
@@ -160,3 +164,24 @@ def test_what_may_change_when_a_run_goes_on(folder: Path, changes: dict[str, Any
 )  # fmt: skip
 def test_what_may_not(folder: Path, changes: dict[str, Any]) -> None:
     assert data_of(config(folder, **changes)) != data_of(config(folder))
+
+
+def test_a_file_that_has_grown_is_other_data(folder: Path, tmp_path: Path) -> None:
+    """Its rows would come in another order: some twice, some never."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((folder / "rows.jsonl").read_text())
+    run = config(folder, data=(DataPart(source="messages", path=str(rows)),), num_steps=2)
+    train(*open_run(run, "cpu"), tmp_path / "run")
+    rows.write_text(rows.read_text() * 2)
+    with pytest.raises(ConfigurationError, match=r"started with another data \(rows\): give"):
+        train(*open_run(run, "cpu"), tmp_path / "run")
+
+
+@pytest.mark.usefixtures("fonts")
+def test_other_fonts_are_other_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("synth", None, {"kinds": ["easy"]})
+    before = source.fingerprint()
+    assert source.fingerprint() == before
+    fewer = find_fonts("train")[1:]
+    monkeypatch.setattr(synth, "find_fonts", lambda _: fewer)
+    assert source.fingerprint() != before

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignvlm.errors import ConfigurationError
-from alignvlm.training.schedule import TrainConfig, learning_rate_at
+from alignvlm.training.schedule import TrainConfig, differences, learning_rate_at
 
 
 def config(num_steps: int, warmup_steps: int, schedule: str = "cosine") -> TrainConfig:
@@ -60,3 +61,15 @@ def test_numbers_out_of_range(changes: dict[str, float]) -> None:
         replace(config(5, 1), **changes)
     assert str(raised.value).startswith(f"{name} must be ")
     assert repr(value) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "named"),
+    [({"seed": 1, "keep": 2}, {"seed": 1, "keep": 2}, []), ({"seed": 1}, {"seed": 2}, ["seed"]),
+     ({"new": 1, "seed": 1}, {"seed": 1}, []),
+     ({"data": '{"model": 1, "rows": 5}'}, {"data": '{"model": 1, "rows": 6}'}, ["data (rows)"]),
+     ({"data": '{"model": 1, "rows": []}'}, {"data": '{"model": 2}'}, ["data (model, rows)"]),
+     ({"data": "a"}, {"data": "b"}, ["data"]), ({"data": '{"a": 1}'}, {"data": None}, ["data"])],
+)  # fmt: skip
+def test_what_differs_is_named(ours: Any, theirs: Any, named: list[str]) -> None:
+    assert differences(ours, theirs) == named

@@ -97,8 +97,19 @@ def test_a_row_without_images_touches_every_part() -> None:
     assert all(p.grad is not None for n, p in task.module.named_parameters() if "post_lay" not in n)
 
 
+def test_every_row_takes_the_same_way() -> None:
+    """Processes gather the layers in the order of use: whoever has no image must not swap them."""
+    task = tiny.make_task(tiny.DrawnSamples(alternate=True), num_samples=2, pack=False)
+    ways = [tiny.way(task, row.tensors) for row in rows_of(task, 2)]
+    assert ways[0] == ways[1]
+    forward, backward = ways[0]
+    assert len(forward) == 4 and "vision_model" in backward[-1]
+    assert "vision" in forward[0] and "language" in forward[-1] and "language" in backward[0]
+
+
 def test_a_row_of_padding_counts_nothing() -> None:
-    task = tiny.make_task()
+    model = tiny.make_model(tie_word_embeddings=False)
+    task = tiny.make_task(model=model)
     (row, *_) = rows_of(task)
     empty = {
         name: row.tensors[name][:, :0].new_zeros(1, 128) + (-100 if name == "labels" else 0)
@@ -108,6 +119,9 @@ def test_a_row_of_padding_counts_nothing() -> None:
     loss.total.backward()
     assert loss.weight == 0 and loss.total.item() == 0
     assert all(not p.grad.any() for p in task.module.parameters() if p.grad is not None)
+    untouched = {name for name, p in model.named_parameters() if p.grad is None}
+    assert all("post_layernorm" in name for name in untouched), "other processes' have gradients"
+    assert model.lm_head.weight.grad is not model.get_input_embeddings().weight.grad
 
 
 def test_a_model_that_condenses_trains_unpacked() -> None:
@@ -130,6 +144,22 @@ def test_the_run_leaves_a_model_that_loads(tmp_path: Path) -> None:
     ):
         assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1])
     assert AutoProcessor.from_pretrained(tmp_path / "model").placeholders_per_tile == 4
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_what_is_gathered_are_the_parameters_themselves(tmp_path: Path, writes: bool) -> None:
+    """DeepSpeed's marks are on them and on no copy; tied ones once, and in every process alike."""
+    task, asked = tiny.make_task(), []
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        asked.append(tensor)
+        return tensor.detach()
+
+    task.finish(tmp_path, whole, writes=writes)
+    given = {id(tensor) for tensor in asked}
+    assert given >= {id(parameter) for parameter in task.module.parameters()}
+    assert len(asked) == len(given)
+    assert (tmp_path / "model").exists() == writes
 
 
 def test_adapters_train_alone_and_are_merged(tmp_path: Path) -> None:
@@ -166,13 +196,13 @@ def test_health_is_logged_now_and_then(tmp_path: Path) -> None:
 def test_evaluation_runs_in_eval_mode(tmp_path: Path) -> None:
     modes = []
 
-    def evaluate(module: torch.nn.Module) -> dict[str, float]:
-        modes.append((module.training, torch.is_grad_enabled()))
+    def evaluate(module: torch.nn.Module, step: int) -> dict[str, float]:
+        modes.append((module.training, torch.is_grad_enabled(), step))
         return {"anls": 0.5}
 
     task = tiny.make_task()
     train(task, tiny.config(num_steps=3, evaluate_every=2), tmp_path, evaluate=evaluate)
-    assert modes == [(False, False)] * 2
+    assert modes == [(False, False, 2), (False, False, 3)]
     assert [r.get("eval/anls") for r in read_log(tmp_path)] == [None, 0.5, 0.5]
     assert task.module.training
 

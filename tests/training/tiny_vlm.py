@@ -19,6 +19,7 @@ from alignvlm.model.chat import CHATML
 from alignvlm.training.batches import MixtureBatches
 from alignvlm.training.configuration import BatchConfig, Rates
 from alignvlm.training.encoding import Encoder
+from alignvlm.training.processes import layers_of
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.task import Share
 from alignvlm.training.vlm import VLMTask
@@ -42,7 +43,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    connector: str = "align", condense: dict[str, Any] | None = None, **options: Any
+    connector: str = "align",
+    condense: dict[str, Any] | None = None,
+    tie_word_embeddings: bool = True,
+    **options: Any,
 ) -> AlignVLMForConditionalGeneration:
     torch.manual_seed(0)
     config = AlignVLMConfig(
@@ -52,9 +56,9 @@ def make_model(
         ),
         text_config=LlamaConfig(
             vocab_size=264, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
-            max_position_embeddings=4096, initializer_range=0.3, bos_token_id=None,
-            eos_token_id=2, pad_token_id=0,
+            num_attention_heads=4, num_key_value_heads=2,
+            tie_word_embeddings=tie_word_embeddings, max_position_embeddings=4096,
+            initializer_range=0.3, bos_token_id=None, eos_token_id=2, pad_token_id=0,
         ),
         connector={"name": connector, **({"gain": 4.0} if connector == "align" else {}), **options},
         condense=condense,
@@ -148,7 +152,7 @@ def config(**options: Any) -> TrainConfig:
     return TrainConfig(**defaults | options)
 
 
-def evaluate(model: torch.nn.Module) -> dict[str, float]:
+def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
     """The largest logit of a question about a grey image."""
     (row, *_) = make_task(DrawnSamples(alternate=True), num_samples=1).micro_batches(
         config(num_steps=1, batch_size=1), 0, Share()
@@ -168,3 +172,26 @@ def gradients(task: VLMTask, micro: Sequence[Any]) -> tuple[float, dict[str, tor
     return total, {
         name: p.grad.clone() for name, p in task.module.named_parameters() if p.grad is not None
     }
+
+
+def way(task: VLMTask, tensors: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """The layers that FSDP2 gathers one by one, as forward and backward pass come by them."""
+    forward: list[str] = []
+    backward: list[str] = []
+    names = {layer: name for name, layer in task.module.named_modules()}
+    hooks = [
+        hook
+        for layer in layers_of(task.module)
+        for name in [names[layer]]
+        for hook in (
+            layer.register_forward_pre_hook(lambda *_, name=name: forward.append(name)),
+            layer.register_full_backward_hook(lambda *_, name=name: backward.append(name)),
+        )
+    ]
+    try:
+        task.loss(tensors).total.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    task.module.zero_grad()
+    return forward, backward

@@ -60,6 +60,11 @@ def plan(
         typer.echo(json.dumps(made.to_dict(), indent=1))
     else:
         _show(made)
+        if made.run.sharding != run.sharding:
+            typer.echo(
+                f"Nothing is shared by one GPU, and sharding={run.sharding} is refused there:"
+            )
+            typer.echo("  --set sharding=none")
     if not made.fits:
         raise typer.Exit(1)
 
@@ -100,8 +105,11 @@ def _samples(made: Plan) -> None:
     facts = [
         ("samples of an epoch", epoch),
         ("steps", f"{found.num_steps:,} of {step.samples:,} samples"),
-        ("a sample, assumed", f"{found.tiles:.1f} tiles, {found.text_tokens:.0f} text tokens"),
-        ("tiles of a step", f"{step.tiles:,}"),
+        (
+            "a sample, assumed",
+            f"{found.tiles:.1f} {made.unit}, {found.text_tokens:.0f} text tokens",
+        ),
+        (f"{made.unit} of a step", f"{step.tiles:,}"),
         ("text tokens of a step", f"{step.text_tokens:,}"),
         ("visual tokens of a step", f"{step.visual_tokens:,}"),
         ("rows of a step on one GPU", f"{step.rows_per_gpu:,}"),

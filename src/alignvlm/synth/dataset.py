@@ -75,8 +75,9 @@ def record(page: Page, image: str) -> dict[str, object]:
 
     Returns:
         Fields image, kind, seed, font (family), text, lines (each with text, baseline_px, font_px,
-        x_height_px, slope and boxes: x0, y0, x1, y1 in px of every character) and questions (each
-        with question, answers, kind).
+        x_height_px, slope and boxes: x0, y0, x1, y1 in px of every character), questions (each
+        with question, answers, kind), and messages with images: the same questions, each with its
+        first answer, as a row to train on.
     """
     lines = [
         {
@@ -92,9 +93,15 @@ def record(page: Page, image: str) -> dict[str, object]:
     questions = [
         {"question": q.question, "answers": list(q.answers), "kind": q.kind} for q in page.questions
     ]
+    messages = []
+    for number, q in enumerate(page.questions):
+        place = "" if number else "<image>"
+        messages.append({"role": "user", "content": place + q.question})
+        messages.append({"role": "assistant", "content": q.answers[0]})
     return {
         "image": image, "kind": page.kind, "seed": page.seed, "font": page.font,
         "text": page.text, "lines": lines, "questions": questions,
+        "images": [image], "messages": messages,
     }  # fmt: skip
 
 

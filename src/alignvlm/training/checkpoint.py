@@ -159,8 +159,11 @@ def restore_optimizer(
     for entry, value in tensors.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters[name]
-        # AdamW keeps its step counter on the CPU unless it is fused.
-        optimizer.state[parameter][key] = value if key == "step" else spread(value, parameter)
+        if key == "step":  # AdamW keeps its counter on the CPU unless it is fused
+            placed = value.to(parameter.device) if optimizer.defaults["fused"] else value
+        else:
+            placed = spread(value, parameter)
+        optimizer.state[parameter][key] = placed
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from alignvlm.training.optimizer import make_optimizer, trained_parts
 from alignvlm.training.processes import Processes, open_processes
 from alignvlm.training.quarantine import Quarantine
 from alignvlm.training.run_folder import write_provenance, write_trained_parts
-from alignvlm.training.schedule import TrainConfig, learning_rate_at
+from alignvlm.training.schedule import TrainConfig, differences, learning_rate_at
 from alignvlm.training.task import Loss, MicroBatch, Task
 from alignvlm.training.tracking import Tracker
 
@@ -362,8 +362,8 @@ def _check_same_configuration(run_folder: Path, config: TrainConfig) -> None:
         raise ConfigurationError(
             f"{path} is damaged: delete it to go on with the present configuration"
         ) from error
-    changed = sorted(k for k in ours if k not in _FREE and ours[k] != theirs.get(k, ours[k]))
-    if changed:
+    fixed = {name: value for name, value in ours.items() if name not in _FREE}
+    if changed := differences(fixed, theirs):
         raise ConfigurationError(
             f"The run in {run_folder} was started with another {', '.join(changed)}: "
             "give the same values to resume it, or choose another run folder"

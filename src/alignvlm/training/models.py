@@ -30,7 +30,14 @@ from alignvlm.model.processing import AlignVLMProcessor
 from alignvlm.training.configuration import LoraConfig, ModelConfig
 from alignvlm.weights.shipped import add_adapter, vision_weights
 
-__all__ = ["DOCUMENT_ENCODER", "SMOLLM2", "build_model", "merged_state", "save_merged"]
+__all__ = [
+    "DOCUMENT_ENCODER",
+    "SMOLLM2",
+    "build_model",
+    "language_model_of",
+    "merged_state",
+    "save_merged",
+]
 
 DOCUMENT_ENCODER = "document-encoder"
 SMOLLM2 = "smollm2-135m"
@@ -277,12 +284,7 @@ def _add_lora(model: PreTrainedModel, lora: LoraConfig) -> None:
         from peft import inject_adapter_in_model
     except ImportError as error:
         raise MissingDependencyError("peft", "train an adapter", extra="train") from error
-    language_model = getattr(model.base_model, "language_model", None)
-    if language_model is None:
-        raise ConfigurationError(
-            f"The model type {model.config.model_type!r} keeps its language model where LoRA does "
-            "not look for it: train it whole, without lora"
-        )
+    language_model = language_model_of(model)
     config = PeftConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -291,6 +293,21 @@ def _add_lora(model: PreTrainedModel, lora: LoraConfig) -> None:
     )
     _check_targets(lora.targets, language_model)
     inject_adapter_in_model(config, language_model)
+
+
+def language_model_of(model: PreTrainedModel) -> nn.Module:
+    """Where adapters go.
+
+    Raises:
+        ConfigurationError: the model has its language model in another place than others.
+    """
+    found = getattr(model.base_model, "language_model", None)
+    if not isinstance(found, nn.Module):
+        raise ConfigurationError(
+            f"The model type {model.config.model_type!r} keeps its language model where LoRA does "
+            "not look for it: train it whole, without lora"
+        )
+    return found
 
 
 def _check_targets(targets: Sequence[str], language_model: nn.Module) -> None:

@@ -33,7 +33,7 @@ def apply(config: C, settings: Iterable[str]) -> C:
         settings: "key=value" each, applied in their order. Keys are the names of fields joined by
             dots, parts of the data by number: "data.0.path"; the number after the last part adds
             one. Values are written plainly, without quotes: "none" for nothing, lists with commas.
-            A name of another connector drops the options of the one before.
+            A name of another connector or source drops the options of the one before.
 
     Raises:
         ConfigurationError: a key is unknown, a value is of another type, or the result is no run.
@@ -119,6 +119,8 @@ def _set(content: Any, hint: Any, keys: list[str], done: list[str], text: str) -
     if not rest:
         if path == ["model", "connector", "name"] and content.get("name") != text:
             content.clear()
+        if path[0] == "data" and path[2:] == ["source"] and content.get("source") != text:
+            content.pop("options", None)
         content[place] = _read(text, inner)
         return
     kind = _without_none(inner)

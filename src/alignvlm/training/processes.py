@@ -68,11 +68,14 @@ class Processes(ABC):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        # Some encoders have parameters behind the layer that F is taken from.
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        ddp = DistributedDataParallelKwargs(
+            # Some encoders have parameters behind the layer that F is taken from.
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,  # what is exchanged is the gradient, not a copy
+        )
         # The loop computes under autocast itself, whatever the launcher's configuration says.
         self._accelerator = Accelerator(
-            cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[unused]
+            cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[ddp]
         )
         self._config = config
         self.share = Share(
@@ -178,6 +181,7 @@ class _Torch(Processes):
 
     _root: nn.Module
     _optimizer: torch.optim.AdamW
+    _drops_gradients = True
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -195,7 +199,7 @@ class _Torch(Processes):
         value = self.whole(norm)
         if value.isfinite():
             self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=self._drops_gradients)
         return value.item()
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -229,6 +233,8 @@ class DataParallel(_Torch):
         self._root = root.to(self.device)
         if self.share.num_processes > 1:
             self._root = self._accelerator.prepare_model(root)
+            # Gradients are views of what is exchanged: new ones would lie beside that.
+            self._drops_gradients = False
         self._optimizer = make_optimizer()
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
@@ -265,8 +271,11 @@ class Fsdp2(_Torch):
             self._root.reshard()  # type: ignore[operator]
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
-        """See `Processes.backward`."""
-        self._root.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        """See `Processes.backward`.
+
+        Gradients are shared out after every row, as under ZeRO-3: to wait for the last one would
+        need all of them whole on every GPU, 4 bytes a parameter.
+        """
         loss.backward()
 
 

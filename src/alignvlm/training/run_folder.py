@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
@@ -47,6 +48,43 @@ _SECRET_VALUES = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[\w-]{16,}")
 _USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _PLAIN = re.compile(r"(?:[\w@%+=:,./~-]|\*\*\*)+", re.ASCII)
 _HOMES = re.compile(r"(?:/home|/Users)/[^/\s:;,'\"]+")
+
+
+_README = Template("""# Run `$name`$of
+
+Written by alignvlm when the run started. Some of these files come only when there is something to
+put into them:
+
+$listed
+
+## Going on
+
+The run goes on from its newest whole checkpoint, and sees the samples it would have seen without a
+break, when the same command is given again in the same folder:
+
+```console
+$$ $command
+```
+
+${launched}SIGTERM and Ctrl-C end it after the step under way, with a checkpoint.
+
+## The result
+
+In this folder:
+
+```console
+$$ alignvlm ask page.png "What is the total?" --model ./model
+```
+
+```python
+from alignvlm import AlignVLM, AlignVLMProcessor
+
+model = AlignVLM.from_pretrained("model")
+processor = AlignVLMProcessor.from_pretrained("model")
+```
+
+A model of another kind is loaded by transformers' own `AutoModelForImageTextToText`.
+""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +155,7 @@ def write_provenance(
     _write_json(run_folder / "recipe.json", config_json)
     _write_json(run_folder / "environment.json", facts)
     name = run_folder.resolve().name
-    write_atomically(run_folder / "README.md", _readme(name, config_json, line))
+    write_atomically(run_folder / "README.md", _readme(name, config_json, line, num_processes))
 
 
 def write_trained_parts(run_folder: Path, parts: Sequence[TrainedPart]) -> None:
@@ -172,42 +210,13 @@ def _write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _readme(name: str, config: Mapping[str, Any], command: str) -> str:
-    listed = "\n".join(f"- `{file}`: {what}" for file, what in FILES.items())
+def _readme(name: str, config: Mapping[str, Any], command: str, num_processes: int) -> str:
     recipe = config.get("recipe")
-    of = f", recipe `{recipe}`" if isinstance(recipe, str) else ""
-    return f"""# Run `{name}`{of}
-
-Written by alignvlm when the run started. Some of these files come only when there is something to
-put into them:
-
-{listed}
-
-## Going on
-
-The run goes on from its newest whole checkpoint, and sees the samples it would have seen without a
-break, when the same command is given again in the same folder:
-
-```console
-$ {command}
-```
-
-SIGTERM and Ctrl-C end it after the step under way, with a checkpoint.
-
-## The result
-
-In this folder:
-
-```console
-$ alignvlm ask page.png "What is the total?" --model ./model
-```
-
-```python
-from alignvlm import AlignVLM, AlignVLMProcessor
-
-model = AlignVLM.from_pretrained("model")
-processor = AlignVLMProcessor.from_pretrained("model")
-```
-
-A model of another kind is loaded by transformers' own `AutoModelForImageTextToText`.
-"""
+    several = f"It ran in {num_processes} processes, which accelerate launch or torchrun start.\n"
+    return _README.substitute(
+        name=name,
+        of=f", recipe `{recipe}`" if isinstance(recipe, str) else "",
+        listed="\n".join(f"- `{file}`: {what}" for file, what in FILES.items()),
+        command=command,
+        launched=several if num_processes > 1 else "",
+    )

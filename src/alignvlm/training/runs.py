@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -42,7 +43,8 @@ def open_run(config: RunConfig, device: str) -> tuple[VLMTask, TrainConfig]:
     check_device(config, device.partition(":")[0])
     _check_types(config)
     mixture = open_mixture(config)
-    settings = train_config(config, mixture.epoch_size, device)
+    sources = (source.fingerprint() for source in mixture.sources)
+    settings = train_config(config, mixture.epoch_size, device, sources)
     model, processor = build_model(config.model, config.lora, config.seed)
     encoder: Any
     batches = config.batches
@@ -81,13 +83,16 @@ def num_steps(config: RunConfig, epoch_size: int) -> int:
     return max(1, -(-round(config.epochs * epoch_size) // config.batches.num_samples))
 
 
-def train_config(config: RunConfig, epoch_size: int, device: str) -> TrainConfig:
+def train_config(
+    config: RunConfig, epoch_size: int, device: str, sources: Iterable[str] = ()
+) -> TrainConfig:
     """The loop's settings.
 
     Args:
         config: the resolved recipe.
         epoch_size: samples of one pass over the mixture.
         device: where to train.
+        sources: fingerprints of what is mixed.
     """
     steps = num_steps(config, epoch_size)
     rates = [rate for rate in asdict(config.rates).values() if rate]
@@ -96,6 +101,7 @@ def train_config(config: RunConfig, epoch_size: int, device: str) -> TrainConfig
     samples = {
         "model": _without(asdict(config.model), "attention", "gradient_checkpointing"),
         "data": [asdict(part) for part in config.data],
+        "rows": list(sources),
         "batches": _without(asdict(config.batches), "max_tokens", "max_tiles", "pack"),
         "trained": [part for part, rate in asdict(config.rates).items() if rate],
         "lora": config.lora and asdict(config.lora),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from alignvlm.errors import ConfigurationError
 
-__all__ = ["TrainConfig", "learning_rate_at"]
+__all__ = ["TrainConfig", "differences", "learning_rate_at"]
 
 _SEEDS = 1 << 40  # times a million, what torch takes
 
@@ -77,6 +79,33 @@ class TrainConfig:
 def _check(holds: bool, name: str, value: object, rule: str) -> None:
     if not holds:
         raise ConfigurationError(f"{name} must be {rule}, not {value!r}")
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Names of the settings, as JSON values, that another start of a run had otherwise.
+
+    Of `data` the names within, where it is a JSON object: "data (rows)".
+    """
+    changed = []
+    for name in sorted(ours):
+        old = theirs.get(name, ours[name])
+        if ours[name] != old:
+            inside = _inside(ours[name], old) if name == "data" else []
+            changed.append(f"{name} ({', '.join(inside)})" if inside else name)
+    return changed
+
+
+def _inside(ours: str | None, theirs: str | None) -> list[str]:
+    new, old = _parts(ours), _parts(theirs)
+    return [name for name in new if new[name] != old.get(name)] if old else []
+
+
+def _parts(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

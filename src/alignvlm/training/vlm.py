@@ -94,6 +94,11 @@ class VLMTask(Task):
         """The whole model."""
         return self._model
 
+    @property
+    def processor(self) -> ProcessorMixin:
+        """The model's processor."""
+        return self._processor
+
     def micro_batches(self, config: Any, first_step: int, share: Share) -> Iterator[MicroBatch]:
         """See `Task.micro_batches`; with the model's FLOPs where a device's peak is known."""
         measured = peak_flops(config.device) is not None
@@ -253,7 +258,7 @@ class VLMTask(Task):
         """As `_nothing`, where the model encodes images apart from the text."""
         inner = self._model.base_model
         if not hasattr(inner, "get_image_features"):
-            if any(isinstance(parameter, DTensor) for parameter in inner.parameters()):
+            if any(_is_spread(parameter) for parameter in inner.parameters()):
                 raise TrainingError(
                     f"A row without an image passes over layers of {self._model.config.model_type} "
                     "that other processes share: take samples without images out and make "
@@ -281,6 +286,11 @@ def part_of(name: str) -> str:
     if projects and not is_inside:
         return "connector"
     return "vision" if any(word in name for word in _VISION) else "llm"
+
+
+def _is_spread(parameter: nn.Parameter) -> bool:
+    """Whether processes share the parameter, under FSDP2 or DeepSpeed's ZeRO-3."""
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
 
 
 def _cause(error: Exception) -> str:

@@ -128,7 +128,8 @@ class Zero3(Processes):
             return
         for flat in self._optimizer.fp32_partitioned_groups_flat:
             state = self._optimizer.optimizer.state[flat]
-            state["step"] = step.clone()
+            fused = self._optimizer.optimizer.defaults["fused"]  # then it counts on the device
+            state["step"] = step.clone().to(flat.device if fused else "cpu")
             state |= {key: torch.zeros_like(flat) for key in _MOMENTS}
         for parameter, name in names.items():
             for key in _MOMENTS:

@@ -134,6 +134,7 @@ DIFFERENCES: dict[str, list[tuple[str, Any, Any, str, dict[str, Any]]]] = {
     ],
     'MM-Vet, reply "nan"': [
         ("mmvet_judge_parse", ["nan"], None, "judge_calls", {V25: 1, V26: 1, LMMS: 32}),
+        ("mmvet_judge_parse", ["nan"], None, "", {LMMS: 0.0}),
     ],
     'VCR, "Assistant: " before the answer': [
         ("vcr_exact_match", "a Assistant: b", ["a"], "", {V25: 0, V26: 0, LMMS: 1}),

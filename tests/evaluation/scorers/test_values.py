@@ -189,3 +189,13 @@ def test_variants_survive_pooling() -> None:
     one = score("due_f1", said, gold)
     assert one.value == aggregate([one]).value == 1.0
     assert json.loads(json.dumps(one.parts)) == one.parts
+
+
+@pytest.mark.parametrize(
+    ("said", "value"), [("Acme", 1.0), ("ACME INC.", 1.0), ("Acme, Inc", 0.0), ("Acme Ltd", 0.0)]
+)
+def test_a_field_that_may_be_written_in_several_ways(said: str, value: float) -> None:
+    true = {"value": "Acme", "value_variants": ["Acme Inc.", "Acme, Inc."]}
+    found = score("due_f1@due", said, [true], key="charity_name", document="1")
+    assert found.value == value
+    assert aggregate([found]).value == value

@@ -189,9 +189,20 @@ def test_sharding_divides_states_and_gathers_layers(small: Any) -> None:
     shared = memory(config, a_run(sharding="fsdp2"), 8)
     assert shared.states == pytest.approx(alone.states / 8, rel=1e-3)
     assert together.states == alone.states
-    assert together.backward - alone.backward == sum(alone.gradients.values())
+    assert together.backward == alone.backward, "gradients are exchanged where they lie"
     everything = sum(alone.weights.values())
     assert 0 < shared.workspace["gathered weights"] < 2 * everything
+
+
+def test_zero3_has_float32_weights_of_its_own(small: Any) -> None:
+    """Its `fp32_partitioned_groups_flat`, beside the parts of the model's own in float32."""
+    config, trained = small({"name": "align"}).config, 0
+    fsdp2, zero3 = (memory(config, a_run(STAGE_3, sharding=s), 8) for s in ("fsdp2", "zero3"))
+    for part, gradient in fsdp2.gradients.items():
+        assert zero3.optimizer[part] - fsdp2.optimizer[part] == pytest.approx(gradient, abs=1)
+        trained += gradient
+    assert zero3.workspace == fsdp2.workspace and zero3.weights == fsdp2.weights
+    assert zero3.total - fsdp2.total == pytest.approx(trained, abs=3)
 
 
 def test_four_bits_hold_the_language_model_s_layers_alone() -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import Qwen2VLConfig
 
 from alignvlm.errors import ConfigurationError
 from alignvlm.training import overrides, recipes
@@ -90,25 +89,18 @@ def test_a_row_that_holds_no_tile_is_named() -> None:
     assert "batches.max_tokens to 208" in str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def another_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration of a small Qwen2-VL, without weights."""
-    folder = tmp_path_factory.mktemp("qwen")
-    text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000}  # fmt: skip
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 4}
-    Qwen2VLConfig(text_config=text, vision_config=vision).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("name", ["base-vlm-stage2", "base-vlm-stage3"])
-def test_base_vlms_are_planned_as_far_as_they_are_known(name: str, another_model: Path) -> None:
-    run = overrides.apply(recipes.find(name)(), [f"model.pretrained={another_model}"])
+def test_what_padding_and_shrinking_leave_of_an_image() -> None:
+    """Of 640 x 480 on two by two tiles a quarter is padding; each row of tokens has its newline."""
+    run = recipes.find("low-resource-finetune")()
+    config = planning.architecture(run.model)
     made = make_plan(run, 8, 80 * GB)
-    trained = {part: p.trained > 0 for part, p in made.parameters.items()}
-    assert trained == {"vision": name.endswith("2"), "connector": True, "llm": True}
-    assert made.step.flops is None and made.to_dict()["run_flops"] is None
-    assert made.fits and made.memory.states > 0
+    assert made.samples.tiles == 5
+    assert made.samples.visual_tokens == config.num_visual_tokens(480, 640) < 5 * 729
+    assert made.step.visual_tokens == 64 * config.num_visual_tokens(480, 640)
+    more = make_plan(run, 8, 80 * GB, tiles=10)
+    assert more.step.visual_tokens == 2 * made.step.visual_tokens
+    cells = make_plan(recipes.find("llama-3.2-1b-stage1")(), 8, 80 * GB)
+    assert cells.step.visual_tokens == 729 * cells.step.tiles
 
 
 def test_a_model_that_is_not_here_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +28,10 @@ from alignvlm.analysis.compare.pages import (
     prepare,
 )
 from alignvlm.analysis.compare.plan import Cell, Comparison, Sigma
-from alignvlm.errors import WeightsError
+from alignvlm.errors import ConfigurationError, TrainingError, WeightsError
 from alignvlm.files import read_lines, write_atomically
 
-__all__ = ["RESULT", "VALIDATION", "Bench", "Stopped", "read"]
+__all__ = ["RESULT", "VALIDATION", "Bench", "Stopped", "best_of", "read"]
 
 VALIDATION = "validation.json"
 RESULT = "result.json"
@@ -67,13 +67,19 @@ class Bench:
 
         Raises:
             Stopped: a signal came.
+            ConfigurationError: the loss is no number at any of the rates.
         """
         cells = self.comparison.search(variant)
         losses = {}
         for cell in cells:
             with self._alone(cell):
-                losses[cell] = self._validated(cell)["loss"]
-        best = min(cells, key=lambda cell: losses[cell])
+                losses[cell] = self._tried(cell)["loss"]
+        best = best_of(losses)
+        if best is None:
+            raise ConfigurationError(
+                f"The loss of {variant} becomes no number at every learning rate that was tried: "
+                "give smaller ones with --rates"
+            )
         self.score(best)
         for cell in cells:
             self._clear(cell)
@@ -97,6 +103,21 @@ class Bench:
         if cell not in self.comparison.search(cell.variant):
             self._clear_start(cell)
         return read(path)
+
+    def _tried(self, cell: Cell) -> dict[str, Any]:
+        """`_validated`; a loss that has become no number at this rate is a result as well."""
+        folder = self.out / cell.name
+        try:
+            return self._validated(cell)
+        except TrainingError:
+            if not any(folder.glob("bad-step-*.json")):
+                raise
+        for checkpoint in folder.glob("step-*"):
+            shutil.rmtree(checkpoint)
+        log = read_lines(folder / "log.jsonl")
+        figures = {"loss": None, **_spent(log, self.comparison.recipe.batches.num_samples)}
+        write_atomically(folder / VALIDATION, json.dumps(figures) + "\n")
+        return figures
 
     def _validated(self, cell: Cell) -> dict[str, Any]:
         """Training, and the loss on the pages that rates are chosen by."""
@@ -140,9 +161,7 @@ class Bench:
             "connector_parameters": model.model.connector.num_parameters(),
             "trained_parameters": sum(p.numel() for p in parameters.values() if p.requires_grad),
             "visual_tokens": model.config.tokens_per_tile,
-            "steps": len(log),
-            "samples": len(log) * batch,
-            "train_seconds": sum(record.get("seconds_per_step", 0.0) for record in log),
+            **_spent(log, batch),
             "cpu_seconds_per_sample": clock.cpu_seconds_per_step / batch,
         }
 
@@ -262,6 +281,21 @@ class _Clock:
     def cpu_seconds_per_step(self) -> float:
         """0 where a run had a single step, or none, since its last start."""
         return self._seconds / (self._steps - 1) if self._steps > 1 else 0.0
+
+
+def best_of(losses: Mapping[Cell, float | None]) -> Cell | None:
+    """The cell with the smallest validation loss; one that is None was no number."""
+    numbers = {cell: loss for cell, loss in losses.items() if loss is not None}
+    return min(numbers, key=lambda cell: numbers[cell], default=None)
+
+
+def _spent(log: Sequence[Mapping[str, Any]], batch: int) -> dict[str, Any]:
+    """How long a run was."""
+    return {
+        "steps": len(log),
+        "samples": len(log) * batch,
+        "train_seconds": sum(record.get("seconds_per_step", 0.0) for record in log),
+    }
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -24,10 +24,10 @@ def check_installed() -> None:
 
 def losses(results: Mapping[str, Any]) -> bytes:
     """A PNG: training loss of each connector at the largest budget."""
-    figure = _figure(7.0, 4.0)
+    figure = _figure(11.0, 4.0)
     axes: Axes = figure.subplots()
     for curve in results["curves"]:
-        axes.plot(curve["samples"], curve["loss"], label=curve["connector"])
+        axes.plot(curve["samples"], curve["loss"], label=curve["connector"], marker=_marker(curve))
     axes.set_xlabel("samples")
     axes.set_ylabel("training loss, mean of the seeds")
     if results["curves"]:
@@ -42,10 +42,11 @@ def efficiency(results: Mapping[str, Any]) -> bytes:
     for axes, metric, label, scale in (
         (left, "anls", "ANLS, %", 100.0), (right, "loss", "loss a token", 1.0),
     ):  # fmt: skip
-        for row in results["rows"]:
+        for place, row in enumerate(results["rows"]):
             entries = row["budgets"]
+            aside = 1 + 0.015 * (place - (len(results["rows"]) - 1) / 2)  # bars side by side
             axes.errorbar(
-                [entry["budget"] for entry in entries],
+                [aside * entry["budget"] for entry in entries],
                 [scale * entry[metric]["mean"] for entry in entries],
                 yerr=[scale * (entry[metric]["spread"] or 0.0) for entry in entries],
                 marker="o", capsize=3, label=row["connector"],
@@ -55,9 +56,15 @@ def efficiency(results: Mapping[str, Any]) -> bytes:
         axes.tick_params("x", which="minor", bottom=False, labelbottom=False)
         axes.set_xlabel("samples")
         axes.set_ylabel(label)
+    left.set_ylim(bottom=0, top=max(1.0, left.get_ylim()[1]))
     if results["rows"]:
         left.legend(frameon=False)
     return _png(figure)
+
+
+def _marker(curve: Mapping[str, Any]) -> str | None:
+    """A point is seen by its marker alone."""
+    return "o" if len(curve["loss"]) == 1 else None
 
 
 def _png(figure: Figure) -> bytes:

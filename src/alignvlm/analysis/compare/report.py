@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,14 +15,24 @@ from alignvlm.analysis.compare import plots
 from alignvlm.analysis.compare.pages import TEST_SEED, draw_pages
 from alignvlm.analysis.compare.plan import Comparison
 from alignvlm.analysis.compare.summary import summarise
-from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, tables
+from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, curves_as_csv, tables
+from alignvlm.analysis.web import write_atomically as write_bytes
 from alignvlm.environment import environment
 from alignvlm.files import write_atomically
+from alignvlm.training.curves import compact
 
 __all__ = ["write_report"]
 
+_SHOWN = {
+    "losses.png": "Training loss of each connector at the largest budget",
+    "efficiency.png": "ANLS and held-out loss of each connector against the samples trained on",
+}
+
 _STYLE = """
-table.said td { vertical-align: top; }
+.wide th:not(:first-child), .wide td:not(:first-child) { text-align: right; }
+.wide td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+figure { margin-bottom: 0.9rem; }
+figure.page { margin: 0; padding: 0.4rem; background: #fff; }
 .right { color: var(--good); } .wrong { color: var(--bad); } .nearly { color: var(--hint); }
 img { max-width: 100%; }
 """
@@ -33,7 +42,8 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     """Write what the cells that are done have found.
 
     Returns:
-        The files: results.json, table.md, table.csv, losses.png, efficiency.png, report.html.
+        The files: results.json, table.md, table.csv, losses.csv, report.html, losses.png,
+        efficiency.png.
 
     Raises:
         MissingDependencyError: there is no matplotlib.
@@ -42,25 +52,17 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     made = tables(results)
     pictures = {"losses.png": plots.losses(results), "efficiency.png": plots.efficiency(results)}
     texts = {
-        "results.json": json.dumps(results, indent=1, ensure_ascii=False) + "\n",
+        "results.json": json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "table.md": as_markdown(made),
         "table.csv": as_csv(results),
+        "losses.csv": curves_as_csv(results),
         "report.html": _page(comparison, results, made, pictures),
     }
     for name, text in texts.items():
         write_atomically(out / name, text)
     for name, content in pictures.items():
-        _write_bytes(out / name, content)
+        write_bytes(out / name, content)
     return [out / name for name in (*texts, *pictures)]
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _page(
@@ -95,7 +97,7 @@ steps and start for all.{part}</p></header>
 
 def _curves(pictures: Mapping[str, bytes]) -> str:
     drawn = "".join(
-        f'<figure><img alt="{name.partition(".")[0]}" src="{_inline(content)}"></figure>'
+        f'<figure><img alt="{_SHOWN[name]}" src="{_inline(content)}"></figure>'
         for name, content in pictures.items()
     )
     return f"<section><h2>Curves</h2>{drawn}</section>"
@@ -106,13 +108,13 @@ def _inline(png: bytes) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.head)
+    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in table.head)
     rows = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     return (
-        f"<section><h2>{html.escape(table.title)}</h2><div class='wide'><table><thead><tr>{head}"
-        f"</tr></thead><tbody>{rows}</tbody></table></div></section>"
+        f"<section><h2>{html.escape(table.title)}</h2><div class='card wide'><table><thead><tr>"
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
@@ -133,7 +135,8 @@ def _examples(comparison: Comparison, results: Mapping[str, Any]) -> str:
             f"<b>{html.escape(example['answer'])}</b></td><td>{said}</td></tr>"
         )
     return (
-        "<section><h2>Answers to the same pages, largest budget, first seed</h2>"
+        f"<section><h2>Answers to the same pages after {compact(results['examples_budget'])} "
+        "samples, first seed</h2>"
         '<table class="said"><thead><tr><th>page</th><th>question and answer</th>'
         f"<th>said by</th></tr></thead><tbody>{''.join(blocks)}</tbody></table></section>"
     )

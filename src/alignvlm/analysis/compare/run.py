@@ -13,9 +13,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignvlm.analysis.compare.cell import RESULT, VALIDATION, Bench, Stopped, read
+from alignvlm.analysis.compare.cell import RESULT, VALIDATION, Bench, Stopped, best_of, read
 from alignvlm.analysis.compare.plan import Cell, Comparison, settle
 from alignvlm.errors import ConfigurationError
+from alignvlm.training.workers import end_with_parent
 
 __all__ = ["Estimate", "compare", "estimate", "rate_of"]
 
@@ -83,13 +84,14 @@ def compare(
 
 
 def rate_of(comparison: Comparison, out: Path, variant: str) -> float | None:
-    """The rate that was chosen for a variant; None while one of its runs is missing."""
+    """The rate that was chosen for a variant; None while a run is missing, or if none was good."""
     cells = comparison.search(variant)
     paths = [out / cell.name / VALIDATION for cell in cells]
     if not all(path.is_file() for path in paths):
         return None
     losses = [read(path)["loss"] for path in paths]
-    return cells[losses.index(min(losses))].rate
+    best = best_of(dict(zip(cells, losses, strict=True)))
+    return None if best is None else best.rate
 
 
 def estimate(comparison: Comparison, out: Path) -> Estimate:
@@ -151,7 +153,7 @@ def _work(
             call(replace(bench, on_samples=partial(told, name)))
         return
     context = multiprocessing.get_context("spawn")
-    start = partial(_set_up, threads)
+    start = partial(_set_up_worker, threads)
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=start) as pool:
         futures: dict[Future[Any], str] = {
             pool.submit(call, bench): name for call, name in zip(calls, names, strict=True)
@@ -172,6 +174,12 @@ def _set_up(threads: int) -> None:
 
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
+
+
+def _set_up_worker(threads: int) -> None:
+    """The same in a process that must not go on without the one that gives it cells."""
+    end_with_parent()
+    _set_up(threads)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,6 +33,7 @@ _TESTED = ("anls", "loss")
 _NOISE = ("anls", "exact", "noise_distance", "patch_distance", "feature_rms")
 _NUM_EXAMPLES = 12
 _CURVE_POINTS = 200
+_ALIKE = 1e-6  # mean cosine distance
 
 
 def summarise(comparison: Comparison, out: Path) -> dict[str, Any]:
@@ -43,10 +43,12 @@ def summarise(comparison: Comparison, out: Path) -> dict[str, Any]:
         `rows`: connectors with their sizes, rate and, for each budget, the mean and the spread
         (standard deviation over seeds) of each metric; `tests`; `noise`; `search`: validation
         losses of all rates; `curves`: training losses at the largest budget; `examples`: answers
-        to the same pages; `cells` and `cells_wanted`: how many of the scored cells are there.
+        to the same pages after `examples_budget` samples; `cells` and `cells_wanted`: how many of
+        the scored cells are there.
     """
     done = {v: _cells(comparison, out, v) for v in comparison.variants}
     names = [variant for variant, cells in done.items() if cells]
+    budget = _common_budget([done[name] for name in names])
     reference = REFERENCE if REFERENCE in names else (names[0] if names else "")
     wanted = len(comparison.variants) * len(comparison.budgets) * comparison.num_seeds
     return {
@@ -60,8 +62,9 @@ def summarise(comparison: Comparison, out: Path) -> dict[str, Any]:
         "tests": _tests(comparison, done, reference),
         "noise": [row for name in names for row in _noise(comparison, name, done[name])],
         "search": [_search(comparison, out, variant) for variant in comparison.variants],
-        "curves": [_curve(comparison, out, name, list(done[name])) for name in names],
-        "examples": _examples(comparison, done),
+        "curves": [curve for name in names if (curve := _curve(comparison, out, done[name], name))],
+        "examples_budget": budget,
+        "examples": _examples(comparison, {name: done[name] for name in names}, budget),
     }
 
 
@@ -161,34 +164,40 @@ def _noise(
 
 
 def _ratio(noisy: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """How far noise moves tokens, in units of how far a page's tokens lie apart."""
+    """How far noise moves tokens, in units of how far a page's tokens lie apart.
+
+    There is none where all tokens of a page are the same, but for the last digits of float32.
+    """
     moved, apart = ([run[name] for run in noisy] for name in ("noise_distance", "patch_distance"))
-    each = [_over(one, other) for one, other in zip(moved, apart, strict=True)]
-    return {**_spread(each), "mean": _over(fmean(moved), fmean(apart))}
-
-
-def _over(value: float, unit: float) -> float:
-    return value / unit if unit > 0 else math.inf
+    if min(apart) < _ALIKE:
+        return {"mean": None, "spread": None}
+    spread = _spread(one / other for one, other in zip(moved, apart, strict=True))
+    return {**spread, "mean": fmean(moved) / fmean(apart)}
 
 
 def _search(comparison: Comparison, out: Path, variant: str) -> dict[str, Any]:
-    losses = {}
+    losses, diverged = {}, []
     for cell in comparison.search(variant):
-        path = out / cell.name / VALIDATION
-        losses[f"{cell.rate:g}"] = read(path)["loss"] if path.is_file() else None
-    return {"connector": variant, "losses": losses, "chosen": rate_of(comparison, out, variant)}
+        path, name = out / cell.name / VALIDATION, f"{cell.rate:g}"
+        losses[name] = read(path)["loss"] if path.is_file() else None
+        if path.is_file() and losses[name] is None:
+            diverged.append(name)
+    chosen = rate_of(comparison, out, variant)
+    return {"connector": variant, "losses": losses, "diverged": diverged, "chosen": chosen}
 
 
 def _curve(
-    comparison: Comparison, out: Path, variant: str, cells: Sequence[Cell]
-) -> dict[str, Any]:
+    comparison: Comparison, out: Path, cells: Iterable[Cell], variant: str
+) -> dict[str, Any] | None:
     """Training loss against samples at the largest budget, mean over seeds, smoothed."""
     series = []
     for cell in cells:
-        if cell.budget == max(c.budget for c in cells):
+        if cell.budget == comparison.budgets[-1]:
             log = each_line(out / cell.name / "log.jsonl")
             series.append([record["loss"] for record in log if record])
-    length = min(map(len, series), default=0)
+    if not series:
+        return None
+    length = min(map(len, series))
     means = [fmean(values) for values in zip(*(s[:length] for s in series), strict=True)]
     every = max(1, length // _CURVE_POINTS)
     batch = comparison.recipe.batches.num_samples
@@ -200,15 +209,22 @@ def _curve(
     }
 
 
+def _common_budget(done: Sequence[dict[Cell, dict[str, Any]]]) -> int | None:
+    """The largest budget at which every connector that has results has one of the first seed."""
+    each = [{cell.budget for cell in cells if cell.seed == 0} for cells in done]
+    return max(set.intersection(*each), default=None) if each else None
+
+
 def _examples(
-    comparison: Comparison, done: dict[str, dict[Cell, dict[str, Any]]]
+    comparison: Comparison, done: dict[str, dict[Cell, dict[str, Any]]], budget: int | None
 ) -> list[dict[str, Any]]:
-    """The first pages with the answer of each connector, largest budget, first seed."""
-    chosen = {}
-    for name, cells in done.items():
-        last = max((c for c in cells if c.seed == 0), key=lambda c: c.budget, default=None)
-        if last is not None:
-            chosen[name] = cells[last]
+    """The first pages with the answer of each connector, first seed."""
+    chosen = {
+        name: result
+        for name, cells in done.items()
+        for cell, result in cells.items()
+        if (cell.budget, cell.seed) == (budget, 0)
+    }
     number = min(_NUM_EXAMPLES, comparison.num_pages)
     pages = draw_pages(comparison.recipe, TEST_SEED, number) if chosen else []
     return [

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from alignvlm.training.curves import compact
 
-__all__ = ["Table", "as_csv", "as_markdown", "main_table", "tables"]
+__all__ = ["Table", "as_csv", "as_markdown", "curves_as_csv", "main_table", "tables"]
 
 _PERCENT = ("anls", "exact")
 _SHORT = {"anls": "ANLS", "exact": "exact", "loss": "loss", "gain": "gain"}
@@ -25,16 +25,21 @@ class Table(NamedTuple):
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """All tables of a comparison; those without a row are left out."""
-    made = [main_table(results), _tests(results), _noise(results), _search(results)]
+    made = [
+        main_table(results),
+        _tests(results),
+        _noise(results),
+        _costs(results),
+        _search(results),
+    ]
     return [table for table in made if table.rows]
 
 
 def main_table(results: Mapping[str, Any]) -> Table:
-    """Rows are connectors; columns budgets with their metrics, then sizes and seconds."""
+    """Rows are connectors; columns budgets with their metrics."""
     head = ["connector"]
     for budget in results["budgets"]:
         head += [f"{name}, {compact(budget)}" for name in _SHORT.values()]
-    head += ["parameters", "visual tokens", "rate", "CPU s a sample", "s at the largest"]
     rows = []
     for row in results["rows"]:
         found = {entry["budget"]: entry for entry in row["budgets"]}
@@ -42,16 +47,30 @@ def main_table(results: Mapping[str, Any]) -> Table:
         for budget in results["budgets"]:
             entry = found.get(budget)
             cells += [value(entry[m], m) if entry else "" for m in _SHORT]
-        last = row["budgets"][-1]
-        cells += [compact(row["parameters"]), str(row["visual_tokens"]), f"{row['rate']:g}"]
-        cells += [f"{row['cpu_seconds_per_sample']:.2f}", f"{last['train_seconds']:,.0f}"]
         rows.append(cells)
     title = (
         f"Held-out pages: {results['num_pages']}; mean and standard deviation over "
         f"{results['num_seeds']} seeds, ANLS and exact match in percent; gain: loss beside another "
         "page minus loss"
     )
+    if results["cells"] < results["cells_wanted"]:
+        title += f" (so far {results['cells']} of {results['cells_wanted']} runs)"
     return Table(title, head, rows)
+
+
+def _costs(results: Mapping[str, Any]) -> Table:
+    """Sizes of the connectors and how long their runs took."""
+    head = ["connector", "parameters", "trained in all", "visual tokens", "rate", "CPU s a sample",
+            *(f"s of a run, {compact(budget)}" for budget in results["budgets"])]  # fmt: skip
+    rows = []
+    for row in results["rows"]:
+        seconds = {entry["budget"]: f"{entry['train_seconds']:,.0f}" for entry in row["budgets"]}
+        rows.append([
+            row["connector"], compact(row["parameters"]), compact(row["trained_parameters"]),
+            str(row["visual_tokens"]), f"{row['rate']:g}", f"{row['cpu_seconds_per_sample']:.2f}",
+            *(seconds.get(budget, "") for budget in results["budgets"]),
+        ])  # fmt: skip
+    return Table("Sizes, the connector's learning rate, and times", head, rows)
 
 
 def value(figure: Mapping[str, float | None], metric: str = "") -> str:
@@ -93,6 +112,17 @@ def as_csv(results: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
+def curves_as_csv(results: Mapping[str, Any]) -> str:
+    """The points of the training curves."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["connector", "samples", "loss"])
+    for curve in results["curves"]:
+        for samples, loss in zip(curve["samples"], curve["loss"], strict=True):
+            out.writerow([curve["connector"], samples, loss])
+    return text.getvalue()
+
+
 def _tests(results: Mapping[str, Any]) -> Table:
     head = ["connector", "budget", "metric", "difference", "95 %", "p", "p, Holm"]
     rows = []
@@ -115,7 +145,7 @@ def _noise(results: Mapping[str, Any]) -> Table:
         [
             row["connector"], row["sigma"], value(row["noisy_anls"], "anls"),
             value(row["anls_drop"], "anls"), f"{row['noise_distance']['mean']:.4f}",
-            f"{row['patch_distance']['mean']:.4f}", f"{row['ratio']['mean']:.3f}",
+            f"{row['patch_distance']['mean']:.4f}", _ratio(row["ratio"]["mean"]),
             f"{row['feature_rms']['mean']:.2f}",
         ]
         for row in results["noise"]
@@ -133,11 +163,16 @@ def _search(results: Mapping[str, Any]) -> Table:
         return Table("", [], [])
     rows = []
     for row in results["search"]:
-        losses = [row["losses"].get(rate) for rate in rates]
+        losses = {rate: f"{loss:.3f}" for rate, loss in row["losses"].items() if loss is not None}
+        losses |= dict.fromkeys(row["diverged"], "no number")
         chosen = "" if row["chosen"] is None else f"{row['chosen']:g}"
-        rows.append([row["connector"], *("" if x is None else f"{x:.3f}" for x in losses), chosen])
+        rows.append([row["connector"], *(losses.get(rate, "") for rate in rates), chosen])
     head = ["connector", *rates, "chosen"]
     return Table("Validation loss by the connector's learning rate, smallest budget", head, rows)
+
+
+def _ratio(found: float | None) -> str:
+    return "all alike" if found is None else f"{found:.3f}"
 
 
 def _probability(p: float) -> str:

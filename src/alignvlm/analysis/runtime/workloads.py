@@ -10,6 +10,7 @@ from transformers import LlamaConfig, SiglipVisionConfig
 from alignvlm.errors import ConfigurationError
 from alignvlm.model.configuration import AlignVLMConfig
 from alignvlm.model.presets import PRESETS
+from alignvlm.training.cost.architecture import SMOLLM2_135M
 
 __all__ = ["Workload", "find_workload", "workload_names"]
 
@@ -25,19 +26,6 @@ _SIGLIP_BASE = {
     "image_size": 384,
     "patch_size": 16,
     "vision_use_head": False,
-}
-# SmolLM2-135M.
-_SMOLLM2_135M = {
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
-    "tie_word_embeddings": True,
 }
 
 
@@ -104,7 +92,7 @@ def find_workload(
     if name == _SMOL:
         config = AlignVLMConfig(
             vision_config=SiglipVisionConfig(**_SIGLIP_BASE),
-            text_config=LlamaConfig(**_SMOLLM2_135M),
+            text_config=LlamaConfig(**SMOLLM2_135M),
         )
         chosen = Workload(name=name, config=config, num_tiles=1, num_new_tokens=8, num_samples=3)
     else:

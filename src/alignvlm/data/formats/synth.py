@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from random import Random
 from typing import Final, cast, final
 
@@ -12,7 +13,7 @@ from alignvlm.data.formats.conversation import Conversation, Turn
 from alignvlm.data.images import DrawnImage
 from alignvlm.data.sample import DataSource, Sample
 from alignvlm.errors import ConfigurationError
-from alignvlm.synth import ALL_KINDS, KINDS, Page, Question, Split, generate
+from alignvlm.synth import ALL_KINDS, KINDS, Page, Question, Split, find_fonts, generate
 
 __all__ = ["ENDLESS", "DrawnPages", "Synth"]
 
@@ -77,6 +78,12 @@ class DrawnPages(DataSource):
 
     def __len__(self) -> int:
         return self._options.num_pages or ENDLESS
+
+    def fingerprint(self) -> str:
+        """See `DataSource.fingerprint`; pages are drawn in the fonts that are installed."""
+        faces = find_fonts(cast(Split, self._options.split))
+        names = "\n".join(f"{face.family}, {face.style}" for face in faces)
+        return f"{len(faces)} fonts {sha256(names.encode()).hexdigest()[:12]}"
 
     def page(self, index: int) -> Page:
         """The page that sample `index` asks about, with its text and boxes."""

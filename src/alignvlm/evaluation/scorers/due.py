@@ -113,11 +113,7 @@ def _matched(fields: Sequence[Field], others: Sequence[Field]) -> int:
 def fields_of(document: Mapping[str, Any]) -> list[Field]:
     """Every value of a document's annotations."""
     return [
-        Field(
-            as_text(annotation["key"]),
-            as_text(value["value"]).upper(),
-            tuple(as_text(variant).upper() for variant in value.get("value_variants", ())),
-        )
+        _field(as_text(annotation["key"]), value)
         for annotation in document.get("annotations", ())
         for value in annotation["values"]
     ]
@@ -130,7 +126,8 @@ def pair_documents(
 
     Args:
         prediction: documents, or the answer about one key of one document.
-        answers: documents in the same order, or the key's true values; none where it is absent.
+        answers: documents in the same order, or the key's true values, as texts or as objects with
+            `value` and `value_variants`; none where it is absent.
         key: what a single answer is about.
         document: where it stands.
 
@@ -149,7 +146,18 @@ def pair_documents(
         ]
     said = docowl_line(as_text(prediction))
     predicted = [] if said == ABSENT else [Field(key, said.upper())]
-    return [(document, predicted, [Field(key, gold.upper()) for gold in as_texts(answers)])]
+    return [(document, predicted, [_field(key, value) for value in _values(answers)])]
+
+
+def _values(answers: Any) -> list[Mapping[str, Any]]:
+    """True values as DUE has them; one that may be written in several ways already is an object."""
+    listed = answers if isinstance(answers, list | tuple) else as_texts(answers)
+    return [value if isinstance(value, Mapping) else {"value": value} for value in listed]
+
+
+def _field(key: str, value: Mapping[str, Any]) -> Field:
+    variants = tuple(as_text(variant).upper() for variant in value.get("value_variants", ()))
+    return Field(key, as_text(value["value"]).upper(), variants)
 
 
 def _f1(

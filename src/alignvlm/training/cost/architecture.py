@@ -7,16 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoProcessor, LlamaConfig, PreTrainedConfig, ProcessorMixin
 
 from alignvlm.errors import ConfigurationError
+from alignvlm.model.compat import quiet
 from alignvlm.model.configuration import AlignVLMConfig
 from alignvlm.model.document_encoder import DocumentEncoderConfig
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.presets import find_preset
 from alignvlm.training.configuration import ModelConfig
 
-__all__ = ["SMOLLM2_135M", "architecture", "skeleton", "skeleton_of"]
+__all__ = ["SMOLLM2_135M", "architecture", "processor_of", "skeleton", "skeleton_of"]
 
 # SmolLM2-135M-Instruct's `config.json`.
 SMOLLM2_135M: dict[str, Any] = {
@@ -80,6 +81,23 @@ def _vision_config(model: ModelConfig) -> PreTrainedConfig:
         return DocumentEncoderConfig(**model.vision_options)
     found = _stored(str(model.vision))
     return getattr(found, "vision_config", found)
+
+
+def processor_of(model: ModelConfig) -> ProcessorMixin:
+    """The processor of a saved model.
+
+    Raises:
+        ConfigurationError: its files are not on this machine, or need a package that is not.
+    """
+    try:
+        with quiet():
+            return AutoProcessor.from_pretrained(model.pretrained)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ConfigurationError(
+            f"The processor of {model.pretrained} cannot be loaded ({reason}): name a folder that "
+            "holds its files, or install what it needs"
+        ) from error
 
 
 def _stored(source: str) -> PreTrainedConfig:

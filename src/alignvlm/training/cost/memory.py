@@ -4,7 +4,8 @@ What is added up, in bytes:
 
 - weights: what trains in float32, what is frozen in `model.dtype`, or four bits and a float32
   scale for every 64 of them (QLoRA);
-- gradients and optimizer: 4 and 8 a trained parameter (AdamW's two moments in float32);
+- gradients and optimizer: 4 and 8 a trained parameter (AdamW's two moments in float32), and 4 more
+  under "zero3": DeepSpeed's optimizer has float32 weights of its own, whatever the model's are;
 - activations: of one row, see `activations`; the row is as full as `batches` allows;
 - workspace: what lives for a moment: blocks of logits in ALIGN and in the loss, which take turns;
   the layer that is being recomputed; under sharding, the layers that are gathered; and in the
@@ -25,12 +26,21 @@ from torch import nn
 from alignvlm.connectors.align import Align
 from alignvlm.model.configuration import AlignVLMConfig
 from alignvlm.training.configuration import RunConfig
-from alignvlm.training.cost.activations import PARTS, Row, activations
+from alignvlm.training.cost.abstract import PARTS
+from alignvlm.training.cost.activations import Activations, Row, activations
 from alignvlm.training.cost.architecture import skeleton
 from alignvlm.training.cost.operations import adapter_size
 from alignvlm.training.vlm import part_of
 
-__all__ = ["Memory", "Parameters", "count_parameters", "fullest_row", "held_states", "memory"]
+__all__ = [
+    "Memory",
+    "Parameters",
+    "assembled",
+    "count_parameters",
+    "fullest_row",
+    "held_states",
+    "memory",
+]
 
 _FOUR_BITS = 0.5 + 4 / 64  # bytes of a weight in NF4 with its share of a float32 scale
 _ROW_SCRATCH = 1 << 25  # elements of ALIGN's float32 scratch on a GPU, see mixture/rows.py
@@ -117,6 +127,7 @@ def held_states(
     """Weights, gradients and optimizer of each part on one GPU."""
     share = num_gpus if run.sharding != "none" else 1
     frozen_bytes = {"float32": 4, "bfloat16": 2}[run.model.dtype]
+    of_optimizer = 12 if run.sharding == "zero3" else 8
     weights = {
         part: p.trained * 4 + (p.frozen - p.quantized) * frozen_bytes + p.quantized * _FOUR_BITS
         for part, p in parameters.items()
@@ -124,27 +135,45 @@ def held_states(
     return {
         "weights": {part: int(size / share) for part, size in weights.items()},
         "gradients": {part: p.trained * 4 // share for part, p in parameters.items()},
-        "optimizer": {part: p.trained * 8 // share for part, p in parameters.items()},
+        "optimizer": {part: p.trained * of_optimizer // share for part, p in parameters.items()},
     }
 
 
 def memory(config: AlignVLMConfig, run: RunConfig, num_gpus: int) -> Memory:
     """The memory of one of `num_gpus` GPUs, on its fullest row."""
-    model, row = skeleton(config), fullest_row(config, run)
-    parameters = count_parameters(model, config, run)
+    row = fullest_row(config, run)
+    in_turn = {"ALIGN": _align(config, run, row), "loss": _loss(config, run, row)}
     kept = activations(config, run, row)
-    held = held_states(parameters, run, num_gpus)
+    return assembled(skeleton(config), config, run, num_gpus, kept, in_turn)
+
+
+def assembled(
+    model: nn.Module,
+    config: Any,
+    run: RunConfig,
+    num_gpus: int,
+    kept: Activations,
+    in_turn: dict[str, int],
+) -> Memory:
+    """The memory of one of `num_gpus` GPUs from what is known of its parts.
+
+    Args:
+        model: on the meta device.
+        config: of the model.
+        run: the run.
+        num_gpus: that share it.
+        kept: of a row.
+        in_turn: bytes of workspace that are never needed at the same time.
+    """
+    held = held_states(count_parameters(model, config, run), run, num_gpus)
     workspace = {
-        "ALIGN": _align(config, run, row),
-        "loss": _loss(config, run, row),
+        **in_turn,
         "recomputed layer": kept.recomputed,
-        "optimizer step": sum(held["optimizer"].values()) // 2,
+        "optimizer step": sum(held["gradients"].values()),  # one number a trained parameter
+        "bfloat16 weights": kept.weight_copies,
     }
-    workspace["bfloat16 weights"] = kept.weight_copies
     if run.sharding != "none":
         workspace["gathered weights"] = _gathered(model, run)
-    elif num_gpus > 1:
-        workspace["gradients to exchange"] = sum(held["gradients"].values())
     return Memory(
         **held,
         activations={part: getattr(kept, part) for part in PARTS},

@@ -43,6 +43,13 @@ class PartFlops:
     backward: int = 0
     recomputed: int = 0
 
+    def __add__(self, other: PartFlops) -> PartFlops:
+        pairs = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return PartFlops(**pairs)
+
+    def __mul__(self, times: float) -> PartFlops:
+        return PartFlops(**{f.name: round(getattr(self, f.name) * times) for f in fields(self)})
+
     @property
     def total(self) -> int:
         """Everything that is computed."""
@@ -62,6 +69,13 @@ class Flops:
     connector: PartFlops
     llm: PartFlops
     head: PartFlops
+
+    def __add__(self, other: Flops) -> Flops:
+        theirs = dict(other.parts())
+        return Flops(**{name: part + theirs[name] for name, part in self.parts()})
+
+    def __mul__(self, times: float) -> Flops:
+        return Flops(**{name: part * times for name, part in self.parts()})
 
     def parts(self) -> Iterator[tuple[str, PartFlops]]:
         """The parts with their names."""

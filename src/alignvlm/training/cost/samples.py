@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from alignvlm.data.sources import open_source
 from alignvlm.errors import ConfigurationError, InputError
-from alignvlm.imaging.tiling import Tiling, num_tiles
 from alignvlm.training.configuration import DataPart, RunConfig
 
-__all__ = ["KNOWN", "Assumed", "Samples", "samples"]
+__all__ = ["KNOWN", "Assumed", "Measure", "Samples", "samples", "typical"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +58,23 @@ class Samples:
     Attributes:
         num_steps: optimizer steps.
         epoch_size: samples of an epoch; None where the data have no end.
-        tiles, text_tokens: of one sample.
+        tiles, visual_tokens, text_tokens: of one sample.
     """
 
     num_steps: int
     epoch_size: int | None
     tiles: float
+    visual_tokens: float
     text_tokens: float
+
+
+Measure = Callable[[int, int], tuple[int, int]]
+"""From an image's width and height to its tiles and visual tokens."""
 
 
 def samples(
     run: RunConfig,
-    tiling: Mapping[str, Any] | None,
+    measure: Measure,
     *,
     tiles: float | None = None,
     text_tokens: float | None = None,
@@ -81,14 +84,42 @@ def samples(
 
     Args:
         run: the run.
-        tiling: of the model; None for a model that has none of ours, whose images count as one.
-        tiles: of a sample, in place of what is assumed.
+        measure: what the model makes of an image.
+        tiles: of a sample, in place of what is assumed; each has the visual tokens that those of
+            the assumed images have on average.
         text_tokens: of a sample, in place of what is assumed.
         num_samples: of an epoch, in place of what is known.
 
     Raises:
         ConfigurationError: nobody knows how many samples there are.
     """
+    known, shares, epoch = _blend(run, num_samples)
+    tiles_of, visual_of = zip(*(measure(*sample.page_px) for sample in known), strict=True)
+    mean_tiles, visual = _mean(shares, tiles_of), _mean(shares, visual_of)
+    text_of = [sample.text_tokens for sample in known]
+    return Samples(
+        num_steps=_num_steps(run, epoch),
+        epoch_size=None if epoch is None else round(epoch),
+        tiles=mean_tiles if tiles is None else tiles,
+        visual_tokens=visual if tiles is None else tiles * visual / mean_tiles,
+        text_tokens=text_tokens if text_tokens is not None else _mean(shares, text_of),
+    )
+
+
+def typical(run: RunConfig, num_samples: int | None = None) -> list[tuple[float, Assumed]]:
+    """A sample of each source with its share of the samples; texts as long as the run lets in.
+
+    Raises:
+        ConfigurationError: as `samples`.
+    """
+    known, shares, _ = _blend(run, num_samples)
+    return list(zip(shares, known, strict=True))
+
+
+def _blend(
+    run: RunConfig, num_samples: int | None
+) -> tuple[list[Assumed], list[float], float | None]:
+    """Typical samples of the sources, their shares, and samples of an epoch if it has an end."""
     known = [KNOWN.get(part.source, Assumed()) for part in run.data]
     needs_sizes = num_samples is None and (run.num_steps is None or len(known) > 1)
     sizes = [_size(part) if needs_sizes else 1 for part in run.data]
@@ -102,16 +133,8 @@ def samples(
     else:
         # As in alignvlm.data.mixture: with weights, until the first source has been seen once.
         epoch = sum(sizes) if run.data[0].weight is None else sizes[0] / shares[0]
-    cut = None if tiling is None else Tiling(**tiling)
-    tiles_of = [1 if cut is None else num_tiles(*sample.page_px, cut) for sample in known]
     limit = run.batches.max_text_tokens
-    text_of = [min(sample.text_tokens, limit) for sample in known]
-    return Samples(
-        num_steps=_num_steps(run, epoch),
-        epoch_size=None if epoch is None else round(epoch),
-        tiles=tiles if tiles is not None else _mean(shares, tiles_of),
-        text_tokens=text_tokens if text_tokens is not None else _mean(shares, text_of),
-    )
+    return [replace(one, text_tokens=min(one.text_tokens, limit)) for one in known], shares, epoch
 
 
 def _mean(shares: Sequence[float], values: Sequence[float]) -> float:
