@@ -49,8 +49,7 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         TrainingError: the disk is full or not writable; older checkpoints are as they were.
     """
     target = run_folder / f"step-{checkpoint.step:08d}"
-    for leftover in run_folder.glob(".step-*.part"):  # of a run that was killed while saving
-        shutil.rmtree(leftover, ignore_errors=True)
+    drop_leftovers(run_folder)
     try:
         with atomic_folder(target) as folder:
             _write(folder, checkpoint)
@@ -63,6 +62,12 @@ def save(run_folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         ) from error
     drop_old(run_folder, keep)
     return target
+
+
+def drop_leftovers(run_folder: Path) -> None:
+    """Remove what a kill left of a checkpoint, or of the trained model, that was being written."""
+    for leftover in run_folder.glob(".*.part"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def drop_old(run_folder: Path, keep: int) -> None:

@@ -314,6 +314,8 @@ class _Run:
     def _last_checkpoint(self) -> checkpoints.Checkpoint | None:
         """The newest one, its weights in the model that is not laid out yet."""
         found = checkpoints.latest(self.folder)
+        if self._processes.is_main:
+            checkpoints.drop_leftovers(self.folder)
         if found is not None:
             checkpoints.restore_weights(found.weights, self._trained(), self.folder)
             if self._processes.is_main:  # a kill may have come between a save and this
