@@ -1,10 +1,10 @@
 """Several samples in one row: which go together, and how they become tensors.
 
 A row is one sequence of the language model in which each sample has positions from 0 on. Attention
-stays inside a sample: transformers finds the borders where positions start again (with
-`attention_mask=None` and no cache), builds the block-diagonal mask for SDPA and calls the
-variable-length kernels of FlashAttention. Encoder and connector work tile by tile and never see a
-row. So a packed sample's logits and gradients are those it would have alone.
+stays inside a sample: the borders are where positions start again. SDPA is called sample by sample
+(training/attention.py), FlashAttention's variable-length kernels by transformers (with
+`attention_mask=None` and no cache). Encoder and connector work tile by tile and never see a row. So
+a packed sample's logits and gradients are those it would have alone.
 """
 
 from __future__ import annotations

@@ -23,9 +23,11 @@ from alignvlm.errors import ConfigurationError, TrainingError, WeightsError
 from alignvlm.model.compat import quiet
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.splice import IGNORED_LABEL
+from alignvlm.training.attention import attend_by_sample, sample_lengths
 from alignvlm.training.batches import MixtureBatches
 from alignvlm.training.configuration import LoraConfig, Rates
 from alignvlm.training.cost import flops
+from alignvlm.training.head import summed_cross_entropy
 from alignvlm.training.health import align_health
 from alignvlm.training.meter import peak_flops
 from alignvlm.training.models import save_merged
@@ -40,9 +42,6 @@ _CONNECTOR = ("connector", "projector", "merger", "aligner", "qformer", "image_n
 _PROJECTION = "projection"  # a connector, or, inside an encoder, how it embeds its patches
 
 _INSPECTED_TILES = 4
-
-# Largest number of logits that the loss holds at a time.
-_LOSS_CHUNK = torch.nn.LinearCrossEntropyOptions()
 
 
 class VLMTask(Task):
@@ -72,6 +71,7 @@ class VLMTask(Task):
         self._recipe, self._lora = recipe or {}, lora
         self._model, self._processor, self._batches = model, processor, batches
         self._rates = {"vision": rates.vision, "connector": rates.connector, "llm": rates.llm}
+        self._by_sample = attend_by_sample(model)
         self._peak = max((rate for rate in self._rates.values() if rate), default=0.0)
         found = set()
         adapted = any("lora_" in name for name, _ in model.named_parameters())
@@ -134,11 +134,7 @@ class VLMTask(Task):
         if torch.is_autocast_enabled(states.device.type):
             states = states.to(torch.get_autocast_dtype(states.device.type))
         head = self._model.lm_head.weight.to(states.dtype)
-        # One by one: a sum of thousands would be rounded to bfloat16's 8 bits.
-        losses = functional.linear_cross_entropy(
-            states, head, targets[learned], reduction="none", options=_LOSS_CHUNK
-        )
-        return Loss(losses.float().sum(), weight, {})
+        return Loss(summed_cross_entropy(states, head, targets[learned]), weight, {})
 
     def _flops(self, batch: MicroBatch) -> dict[str, float]:
         """What the model needs for a row, recomputation not counted, as MFU does."""
@@ -223,12 +219,17 @@ class VLMTask(Task):
             nothing = self._nothing(batch["input_ids"].device)
             embeds = inner.get_input_embeddings()(batch["input_ids"])
             embeds = embeds + nothing.to(embeds.dtype)
+        positions = batch.get("position_ids")
+        borders = {}
+        if self._by_sample and positions is not None and mask is None:
+            borders["sample_lengths"] = sample_lengths(positions)
         outputs = inner(
             inputs_embeds=embeds,
             attention_mask=mask,
-            position_ids=batch.get("position_ids"),
+            position_ids=positions,
             use_cache=False,
             return_dict=True,
+            **borders,
         )
         return outputs.last_hidden_state, labels
 

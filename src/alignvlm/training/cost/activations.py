@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from alignvlm.model.configuration import AlignVLMConfig
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.vision import encode
+from alignvlm.training.attention import BY_SAMPLE
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.cost.abstract import UNMASKED, Kept, Ledger, Setup, adapt, without_values
 
@@ -124,7 +125,7 @@ def _run(config: AlignVLMConfig, setup: Setup, row: Row, checkpointing: bool) ->
             model.disable_input_require_grads()
         ledger = Ledger(model)
         with ledger.watching(autocast=setup.autocast):
-            out = _forward(model, row, ledger, masked=_needs_mask(setup, row))
+            out = _forward(model, row, ledger, setup)
         found = ledger.kept()
         del out  # until here it held the graph
     return found
@@ -150,19 +151,19 @@ def _attention(setup: Setup, row: Row) -> str:
     """The implementation that keeps what the run's will keep.
 
     Flash attention keeps what torch's fused one keeps without a mask: queries, keys, values,
-    output. A mask is needed where samples share a row, and then by torch's alone.
+    output. Samples that share a row share a mask in the eager one alone.
     """
     if setup.attention == "eager":
         return "eager"
-    return "sdpa" if _needs_mask(setup, row) else UNMASKED
+    return BY_SAMPLE if _goes_by_sample(setup, row) else UNMASKED
 
 
-def _needs_mask(setup: Setup, row: Row) -> bool:
-    return row.num_samples > 1 and not setup.attention.startswith("flash")
+def _goes_by_sample(setup: Setup, row: Row) -> bool:
+    return row.num_samples > 1 and setup.attention == "sdpa"
 
 
 def _forward(
-    model: AlignVLMForConditionalGeneration, row: Row, ledger: Ledger, *, masked: bool
+    model: AlignVLMForConditionalGeneration, row: Row, ledger: Ledger, setup: Setup
 ) -> Any:
     """The row's way through the three parts; its tokens come tile after tile, then the text."""
     inner, config = model.model, model.config
@@ -183,6 +184,12 @@ def _forward(
     visual = tokens.flatten(0, 1)[None].to(text.dtype)
     embeds = torch.cat((visual, text), dim=1)
     length, mask = embeds.shape[1], None
-    if masked:
+    if row.num_samples > 1 and setup.attention == "eager":
         mask = torch.ones(1, 1, length, length, dtype=torch.bool)
-    return inner.language_model(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+    borders = {}
+    if _goes_by_sample(setup, row):
+        pieces = torch.empty(length, device="meta").tensor_split(row.num_samples)
+        borders["sample_lengths"] = [len(piece) for piece in pieces]
+    return inner.language_model(
+        inputs_embeds=embeds, attention_mask=mask, use_cache=False, **borders
+    )

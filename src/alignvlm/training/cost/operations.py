@@ -117,7 +117,7 @@ def flops(
         visual_tokens: of all samples.
         num_tiles: T of all samples.
         sum_squared_lengths: sum over the samples of (text + visual tokens)^2; of whole rows where
-            attention is computed over rows and masked.
+            attention is computed over rows and masked (the eager one).
         trained: parts whose rate is not None.
         checkpointing: the layers of encoder and language model are recomputed.
         lora: adapters train in place of the language model's own weights.
