@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
+from transformers import PreTrainedTokenizerFast, SiglipVisionConfig
 
 from alignvlm.analysis import PageLens, look
 from alignvlm.analysis.lens import TilePlace
 from alignvlm.model import AlignVLMConfig, AlignVLMForConditionalGeneration, AlignVLMProcessor
 from alignvlm.model.document_encoder import DocumentEncoderConfig
 
+sys.path.append(str(Path(__file__).parents[1] / "builders"))
+
+from tiny_models import byte_tokenizer, tiny_llama, tiny_siglip
+
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Every byte is a token, after the placeholder."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(["<image>", *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<image>", additional_special_tokens=["<image>"]
-    )
+    return byte_tokenizer(["<image>"], pad_token="<image>", additional_special_tokens=["<image>"])
 
 
 def make_model(**options: Any) -> tuple[AlignVLMForConditionalGeneration, AlignVLMProcessor]:
     tokenizer = make_tokenizer()
-    text = LlamaConfig(
-        vocab_size=264,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        bos_token_id=None,
+    text = tiny_llama(
+        vocab_size=264, num_hidden_layers=1, initializer_range=0.3, bos_token_id=None,
         eos_token_id=None,
-    )
+    )  # fmt: skip
     config = AlignVLMConfig(text_config=text, image_token_id=0, **options)
     model = AlignVLMForConditionalGeneration(config).eval()
     return model, AlignVLMProcessor.build(tokenizer, config, chat_template="{{ messages }}")
@@ -50,15 +42,7 @@ def make_model(**options: Any) -> tuple[AlignVLMForConditionalGeneration, AlignV
 
 def siglip() -> SiglipVisionConfig:
     """2 x 2 patches of 14 px in a tile of 30 px, which leaves 2 px without one."""
-    return SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=30,
-        patch_size=14,
-        vision_use_head=False,
-    )
+    return tiny_siglip(image_size=30)
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -20,6 +20,8 @@ from alignvlm.evaluation.running.processes import Processes, RepeatedError
 
 PAPER = "vlmevalkit-2025.05"
 
+Refused = Callable[[Sequence[str]], tuple[int, str]]
+
 
 class Speller(EvaluatedModel):
     """Answers with the last word of the question."""
@@ -81,6 +83,24 @@ def questions(tmp_path: Path, page_png: Path) -> Path:
 @pytest.fixture
 def own(questions: Path) -> list[str]:
     return ["eval", "default", "--data", str(questions), "--metric", "anls"]
+
+
+@pytest.fixture
+def refused(
+    speller: type[Speller],
+    questions: Path,
+    capsys: pytest.CaptureFixture[str],
+    one_sentence: Callable[[str], str],
+) -> Refused:
+    """Status and message of a command that prints nothing."""
+
+    def ask(arguments: Sequence[str]) -> tuple[int, str]:
+        status = run(["eval", "default", *arguments])
+        out, err = capsys.readouterr()
+        assert out == ""
+        return status, one_sentence(err)
+
+    return ask
 
 
 def test_scores_as_a_table_and_nothing_else(
@@ -176,17 +196,9 @@ def test_rows_may_name_their_metrics(
         (["--data", "mine.jsonl", "--metric", "anls", "--prompt", "Hm"], "{question}"),
     ],
 )
-def test_misuse(
-    speller: type[Speller],
-    questions: Path,
-    capsys: pytest.CaptureFixture[str],
-    one_sentence: Callable[[str], str],
-    arguments: list[str],
-    said: str,
-) -> None:
-    assert run(["eval", "default", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and said in one_sentence(err)
+def test_misuse(refused: Refused, arguments: list[str], said: str) -> None:
+    status, err = refused(arguments)
+    assert status == 2 and said in err
 
 
 @pytest.mark.parametrize(
@@ -199,16 +211,9 @@ def test_misuse(
         (["--data", "mine.jsonl", "--metric", "anls", "--judge", "j.jsonl"], "no judge at j.jsonl"),
     ],
 )
-def test_what_is_not_there(
-    speller: type[Speller],
-    questions: Path,
-    capsys: pytest.CaptureFixture[str],
-    one_sentence: Callable[[str], str],
-    arguments: list[str],
-    said: str,
-) -> None:
-    assert run(["eval", "default", *arguments]) == 1
-    assert said in one_sentence(capsys.readouterr().err)
+def test_what_is_not_there(refused: Refused, arguments: list[str], said: str) -> None:
+    status, err = refused(arguments)
+    assert status == 1 and said in err
 
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--max-failed", "1.5"]])

@@ -96,5 +96,20 @@ def test_missing_damaged_and_large_files(folder: ImageFolder, files: Any) -> Non
 def test_a_drawn_image() -> None:
     from PIL import Image
 
-    image = DrawnImage(Image.new("RGB", (3, 4)), "train/easy/1")
+    image = DrawnImage(Image.new("RGB", (3, 4), "teal"), "train/easy/1")
     assert (image.name, image.size(), image.load().size) == ("train/easy/1", (3, 4), (3, 4))
+    assert image.load().tobytes() == image.image.tobytes()
+
+
+def test_an_opened_image_is_laid_upright_on_paper() -> None:
+    from PIL import Image
+
+    page = Image.new("RGBA", (3, 4), (0, 0, 0, 0))
+    page.putpixel((0, 3), (255, 0, 0, 255))
+    page.getexif()[0x0112] = 6  # its left side is up
+    image = DrawnImage(page, "image 1 of docvqa/7")
+    shown = image.load()
+    assert (image.size(), shown.size, shown.mode) == ((4, 3), (4, 3), "RGB")
+    assert shown.getpixel((0, 0)) == (255, 0, 0) and shown.getpixel((3, 2)) == (255, 255, 255)
+    with pytest.raises(InputError, match="'image 1 of docvqa/7' has 32 bits a sample"):
+        DrawnImage(Image.new("F", (3, 4)), "image 1 of docvqa/7").load()

@@ -11,7 +11,6 @@ from alignvlm.files import read_lines
 from alignvlm.training.run_folder import (
     TrainedPart,
     clean_command,
-    without_private,
     write_provenance,
     write_trained_parts,
 )
@@ -97,15 +96,6 @@ def test_a_write_that_fails_leaves_the_old_files_whole(
 )
 def test_a_command_is_shown_without_secrets_and_homes(command: list[str], shown: str) -> None:
     assert clean_command(command) == shown
-
-
-def test_the_own_home_is_a_home_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/data/people/jane")
-    assert without_private("a/data/people/jane/x, /data/people/janet") == (
-        "a~/x, /data/people/janet"
-    )
-    monkeypatch.setenv("HOME", "/")
-    assert without_private("/a/b") == "/a/b"
 
 
 def test_several_processes_are_started_by_a_launcher(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images of samples: a file, bytes out of a row, or a page that was just drawn."""
+"""Images of samples: a file, bytes out of a row, or an image that is there already."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from alignvlm.data.rows.base import BadRowError
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError, LimitError
-from alignvlm.imaging.decode import decode_image, image_size
+from alignvlm.imaging.decode import decode_image, image_size, on_paper, upright
 from alignvlm.imaging.sources import quoted, read_source
 from alignvlm.limits import DEFAULT_LIMITS, Limits
 
@@ -92,23 +92,23 @@ class BytesImage(ImageSource):
 @final
 @dataclass(frozen=True)
 class DrawnImage(ImageSource):
-    """An image that is there already."""
+    """An image that is there already, drawn or opened by others, in whatever mode."""
 
     image: Image.Image
     called: str
 
     @property
     def name(self) -> str:
-        """What it was drawn from."""
+        """What it was drawn from, or which image of which question it is."""
         return self.called
 
     def size(self) -> tuple[int, int]:
         """See `ImageSource.size`."""
-        return self.image.size
+        return upright(self.image).size
 
     def load(self) -> Image.Image:
         """See `ImageSource.load`."""
-        return self.image
+        return on_paper(upright(self.image), quoted(self.called))
 
 
 @dataclass(frozen=True)

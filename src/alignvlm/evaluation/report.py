@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -12,6 +11,8 @@ from typing import Any
 
 from alignvlm.evaluation.encoder import PDF_KIND, Row
 from alignvlm.evaluation.metrics import estimate
+from alignvlm.files import write_atomically
+from alignvlm.markup import markdown_table
 
 Number = dict[str, float | int]
 """An `Estimate` as JSON: value, low, high, num_units."""
@@ -72,12 +73,7 @@ def write_results(folder: Path, name: str, record: dict[str, Any]) -> list[Path]
     written = []
     for suffix, text in texts.items():
         path = folder / f"{name}{suffix}"
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_atomically(path, text)
         written.append(path)
     return written
 
@@ -271,10 +267,7 @@ def _kind_table(title: str, systems: dict[str, dict[str, Number]]) -> list[str]:
 
 
 def _table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    if not lines:
-        return []
-    rows = [head, ["---"] * len(head), *lines]
-    return [f"## {title}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return [f"## {title}", "", markdown_table(head, lines), ""] if lines else []
 
 
 def _shown(number: Number | None) -> str:

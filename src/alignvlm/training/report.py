@@ -6,7 +6,6 @@ are strangers' text: they are escaped, and the page's content policy forbids scr
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +15,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from alignvlm.files import write_atomically
+from alignvlm.markup import as_html, html_table
 from alignvlm.training.curves import Chart, Series, compact, draw, smoothed
 from alignvlm.training.report_data import RunData, read_run
-from alignvlm.training.run_folder import without_private
 
 __all__ = ["REPORT", "write_report"]
 
@@ -87,27 +86,22 @@ def write_report(run_folder: Path) -> Path:
 
 def _page(run: RunData) -> str:
     recipe = run.recipe.get("recipe")
-    of = f'<p class="soft">Recipe <code>{_e(recipe)}</code></p>' if recipe else ""
+    of = f'<p class="soft">Recipe <code>{as_html(recipe)}</code></p>' if recipe else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{_e(run.name)} - alignvlm</title>
+<title>{as_html(run.name)} - alignvlm</title>
 <style>{files("alignvlm.training").joinpath("report.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
-<header><h1>{_e(run.name)}</h1>{of}{_facts(run)}{_notes(run)}</header>
+<header><h1>{as_html(run.name)}</h1>{of}{_facts(run)}{_notes(run)}</header>
 <main>{_curves(run)}{_tables(run)}</main>
 </body>
 </html>
 """
-
-
-def _e(text: Any) -> str:
-    """Text that can stand anywhere in the page, attributes included."""
-    return html.escape(without_private(str(text)))
 
 
 def _facts(run: RunData) -> str:
@@ -123,7 +117,7 @@ def _facts(run: RunData) -> str:
     if memory := run.values("peak_memory_bytes"):
         facts.append(("Peak memory", f"{max(memory) / 1e9:.3g} GB", "of one process"))
     cards = "".join(
-        f'<div class="card">{_e(title)}<b>{_e(value)}</b>{_e(note)}</div>'
+        f'<div class="card">{as_html(title)}<b>{as_html(value)}</b>{as_html(note)}</div>'
         for title, value, note in filter(None, facts)
     )
     return f'<div class="facts">{cards}</div>'
@@ -165,7 +159,7 @@ def _notes(run: RunData) -> str:
     """What a person should look at, the bad first."""
     notes = sorted(_found(run), key=lambda note: not note[0])
     items = "".join(
-        f'<li class="{"bad" if is_bad else "hint"}">{_e(text)}</li>' for is_bad, text in notes
+        f'<li class="{"bad" if is_bad else "hint"}">{as_html(text)}</li>' for is_bad, text in notes
     )
     return f'<ul class="notes">{items}</ul>' if items else ""
 
@@ -236,7 +230,7 @@ def _curves(run: RunData) -> str:
     return (
         _key(run)
         + "".join(
-            f'<section><h2>{_e(title)}</h2><div class="curves">{"".join(charts)}</div></section>'
+            _section(title, f'<div class="curves">{"".join(charts)}</div>')
             for title, charts in sections.items()
         )
         + (f'<p class="soft">{more} further keys are in log.jsonl alone.</p>' if more > 0 else "")
@@ -284,7 +278,7 @@ def _with(run: RunData, prefix: str) -> list[str]:
 def _tables(run: RunData) -> str:
     trained = [
         (
-            _e(part.get("part", "")),
+            as_html(part.get("part", "")),
             _count(part.get("num_parameters")),
             _count(part.get("num_trained")),
             _rate(part.get("learning_rate")),
@@ -293,7 +287,7 @@ def _tables(run: RunData) -> str:
         for part in run.trained_parts
     ]
     checkpoints = [
-        (f"{point.step:,}", _bytes(point.num_bytes), _e(point.written))
+        (f"{point.step:,}", _bytes(point.num_bytes), as_html(point.written))
         for point in reversed(run.checkpoints)
     ]
     return "".join((
@@ -311,7 +305,7 @@ def _tables(run: RunData) -> str:
 
 def _reasons(run: RunData) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        (_e(reason), _e(kind), f"{count:,}", _e(example))
+        (as_html(reason), as_html(kind), f"{count:,}", as_html(example))
         for (reason, kind), (count, example) in run.quarantine.items()
     ]
     if len(rows) > _MOST_REASONS:
@@ -323,12 +317,12 @@ def _reasons(run: RunData) -> list[tuple[str, ...]]:
 def _starts(run: RunData) -> list[tuple[str, ...]]:
     return [
         (
-            _e(str(start.get("time", "")).replace("T", " ").replace("+00:00", " UTC")),
+            as_html(str(start.get("time", "")).replace("T", " ").replace("+00:00", " UTC")),
             _count(start.get("step")),
             _count(start.get("processes")),
-            _e(start.get("device", "")),
-            f"<code>{_e(_short(str(start.get('commit', ''))))}</code>",
-            f"<code>{_e(start.get('command', ''))}</code>",
+            as_html(start.get("device", "")),
+            f"<code>{as_html(_short(str(start.get('commit', ''))))}</code>",
+            f"<code>{as_html(start.get('command', ''))}</code>",
         )
         for start in run.starts
     ]
@@ -353,23 +347,11 @@ def _rate(value: Any) -> str:
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are escaped already; a `#` marks columns of numbers."""
-    if not rows:
-        return ""
-    kinds = [' class="number"' if name.startswith("#") else "" for name in head]
-    names = "".join(
-        f"<th{kind}>{_e(name.lstrip('#'))}</th>" for kind, name in zip(kinds, head, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<section><h2>{_e(title)}</h2><div class="card wide"><table><thead><tr>{names}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div></section>"
-    )
+    return _section(title, html_table(head, rows)) if rows else ""
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{as_html(title)}</h2>{body}</section>"
 
 
 def _folded(title: str, content: Mapping[str, Any]) -> str:
@@ -377,6 +359,6 @@ def _folded(title: str, content: Mapping[str, Any]) -> str:
         return ""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return (
-        f'<section><details class="card"><summary>{_e(title)}</summary>'
-        f"<pre>{_e(text)}</pre></details></section>"
+        f'<section><details class="card"><summary>{as_html(title)}</summary>'
+        f"<pre>{as_html(text)}</pre></details></section>"
     )

@@ -16,11 +16,11 @@ import torch
 
 from alignvlm.environment import environment
 from alignvlm.files import read_lines, to_line, write_atomically
+from alignvlm.privacy import without_private
 
 __all__ = [
     "TrainedPart",
     "clean_command",
-    "without_private",
     "write_provenance",
     "write_trained_parts",
 ]
@@ -44,10 +44,7 @@ FILES = {
 """Every file that a run may leave, and what it is."""
 
 _SECRET_NAMES = {"token", "key", "apikey", "secret", "password", "passwd", "auth", "credentials"}
-_SECRET_VALUES = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[\w-]{16,}")
-_USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _PLAIN = re.compile(r"(?:[\w@%+=:,./~-]|\*\*\*)+", re.ASCII)
-_HOMES = re.compile(r"(?:/home|/Users)/[^/\s:;,'\"]+")
 
 
 _README = Template("""# Run `$name`$of
@@ -183,15 +180,6 @@ def clean_command(command: Sequence[str]) -> str:
         is_secret = argument.startswith("-") and not equals and _names_secret(argument)
     # A tilde keeps its meaning only without quotes.
     return " ".join(part if _PLAIN.fullmatch(part) else shlex.quote(part) for part in cleaned)
-
-
-def without_private(text: str) -> str:
-    """The text without home folders, access tokens and users of URLs."""
-    home = str(Path.home())
-    if len(home) > 1:
-        text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
-    text = _HOMES.sub("~", text)
-    return _USER_OF_URL.sub("", _SECRET_VALUES.sub("***", text))
 
 
 def _program(path: Path) -> list[str]:

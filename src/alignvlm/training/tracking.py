@@ -23,7 +23,7 @@ from alignvlm.errors import ConfigurationError, MissingDependencyError
 from alignvlm.files import from_line, read_lines, to_line, write_atomically
 from alignvlm.training.trackers import Backend, check_names, open_backend
 
-__all__ = ["Tracker", "read_log", "write_atomically"]
+__all__ = ["Tracker", "read_log"]
 
 
 class Tracker:

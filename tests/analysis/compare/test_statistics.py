@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignvlm.analysis.compare.statistics import holm, paired
+from alignvlm.analysis.compare.statistics import paired
 
 SCORES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8)
 
@@ -70,18 +70,3 @@ def test_the_same_pages_give_the_same_numbers() -> None:
 def test_series_of_other_lengths_are_refused(first: list[float], second: list[float]) -> None:
     with pytest.raises(ValueError, match="paired test needs two series"):
         paired(first, second)
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_is_between_the_raw_p_and_bonferroni(p: list[float]) -> None:
-    adjusted = holm(p)
-    for raw, corrected in zip(p, adjusted, strict=True):
-        assert raw <= corrected <= max(min(1.0, raw * len(p)), max(p))
-    order = np.argsort(p, kind="stable")
-    assert all(np.diff(np.array(adjusted)[order]) >= 0)

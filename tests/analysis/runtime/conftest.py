@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, SiglipVisionConfig
+from tiny_models import tiny_llama, tiny_siglip
 
 from alignvlm.analysis.runtime import Cost, Runner, Workload
 from alignvlm.model import AlignVLMConfig
@@ -54,23 +54,9 @@ def runner() -> CountingRunner:
 @pytest.fixture
 def workload() -> Workload:
     config = AlignVLMConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=56,
-            patch_size=14,
-            vision_use_head=False,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=264,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=True,
+        vision_config=tiny_siglip(image_size=56),
+        text_config=tiny_llama(
+            vocab_size=264, num_hidden_layers=3, num_key_value_heads=2, tie_word_embeddings=True
         ),
         image_token_id=7,
     )

@@ -10,49 +10,29 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import chat_tokenizer, tiny_chat_llama
 from transformers import (
     CLIPVisionConfig,
-    LlamaConfig,
     LlamaForCausalLM,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
-    PreTrainedTokenizerFast,
 )
 
 from alignvlm.data.images import DrawnImage
 from alignvlm.evaluation.question import Prompt
 from alignvlm.model import AlignVLM, AlignVLMProcessor, DocumentEncoder, DocumentEncoderConfig
-from alignvlm.model.chat import CHATML
 
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"]
 BUILDERS = Path(__file__).parents[2] / "training" / "foreign_vlm.py"
 
 
 @pytest.fixture(scope="session")
 def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """AlignVLM in miniature, as the default model is built: pages condense to what they hold."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=SPECIAL[2], pad_token=SPECIAL[0],
-        additional_special_tokens=SPECIAL[1:],
-    )  # fmt: skip
-    tokenizer.chat_template = CHATML
+    tokenizer = chat_tokenizer()
     torch.manual_seed(1)
-    llm = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
-            max_position_embeddings=300, initializer_range=0.3, bos_token_id=None, eos_token_id=2,
-            pad_token_id=0,
-        )
-    )  # fmt: skip
+    llm = LlamaForCausalLM(tiny_chat_llama(max_position_embeddings=300))
     words = [tokenizer.encode(char)[0] for char in "\n abcdefgh0123456789.$"]
     model = AlignVLM.build(
         vision=DocumentEncoder(

@@ -11,8 +11,8 @@ import pytest
 
 from alignvlm.evaluation.reporting import Draws, read_runs
 from alignvlm.evaluation.reporting.paper import paper_tables
-from alignvlm.evaluation.reporting.statistics import mcnemar
 from alignvlm.evaluation.reporting.summary import summarise
+from alignvlm.evaluation.statistics import mcnemar
 
 WriteRun = Callable[..., Path]
 DRAWS = Draws(num=400)

@@ -122,6 +122,24 @@ def write_data(folder: Path, **facts: Any) -> Path:
     return path
 
 
+def files(run: Path) -> dict[str, Any]:
+    """Everything that a run leaves, without what a repetition changes."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        if path.is_dir() or path.name == ".lock":
+            continue
+        name = str(path.relative_to(run))
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [{**row, "seconds": 0} for row in rows]
+        elif name == "run.json":
+            times = {"started": 0, "ended": 0, "num_processes": 0}
+            found[name] = {**json.loads(path.read_text()), **times}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
 def main(folder: str, options: dict[str, Any]) -> None:
     """One run.
 

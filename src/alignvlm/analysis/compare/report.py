@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, curves_
 from alignvlm.analysis.web import write_atomically as write_bytes
 from alignvlm.environment import environment
 from alignvlm.files import write_atomically
+from alignvlm.markup import as_html, html_table
 from alignvlm.training.curves import compact
 
 __all__ = ["write_report"]
@@ -29,8 +29,7 @@ _SHOWN = {
 }
 
 _STYLE = """
-.wide th:not(:first-child), .wide td:not(:first-child) { text-align: right; }
-.wide td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.wide td { white-space: nowrap; }
 figure { margin-bottom: 0.9rem; }
 figure.page { margin: 0; padding: 0.4rem; background: #fff; }
 .right { color: var(--good); } .wrong { color: var(--bad); } .nearly { color: var(--hint); }
@@ -87,7 +86,7 @@ def _page(
 </head>
 <body>
 <header><h1>Connectors compared</h1>
-<p class="soft">Recipe <code>{html.escape(comparison.recipe.recipe)}</code>, the same data, order,
+<p class="soft">Recipe <code>{as_html(comparison.recipe.recipe)}</code>, the same data, order,
 steps and start for all.{part}</p></header>
 <main>{_curves(pictures)}{"".join(map(_table, made))}{_examples(comparison, results)}</main>
 </body>
@@ -108,14 +107,8 @@ def _inline(png: bytes) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in table.head)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
-    )
-    return (
-        f"<section><h2>{html.escape(table.title)}</h2><div class='card wide'><table><thead><tr>"
-        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
+    rows = [[as_html(cell) for cell in row] for row in table.rows]
+    return f"<section><h2>{as_html(table.title)}</h2>{html_table(table.columns, rows)}</section>"
 
 
 def _examples(comparison: Comparison, results: Mapping[str, Any]) -> str:
@@ -130,9 +123,9 @@ def _examples(comparison: Comparison, results: Mapping[str, Any]) -> str:
         page.image.save(buffer, "PNG")
         said = "".join(_said(name, one) for name, one in example["said"].items())
         blocks.append(
-            f'<tr><td><figure class="page"><img alt="{html.escape(example["key"])}" '
-            f'src="{_inline(buffer.getvalue())}"></figure></td><td>{html.escape(example["question"])}<br>'
-            f"<b>{html.escape(example['answer'])}</b></td><td>{said}</td></tr>"
+            f'<tr><td><figure class="page"><img alt="{as_html(example["key"])}" '
+            f'src="{_inline(buffer.getvalue())}"></figure></td><td>{as_html(example["question"])}<br>'
+            f"<b>{as_html(example['answer'])}</b></td><td>{said}</td></tr>"
         )
     return (
         f"<section><h2>Answers to the same pages after {compact(results['examples_budget'])} "
@@ -145,7 +138,5 @@ def _examples(comparison: Comparison, results: Mapping[str, Any]) -> str:
 def _said(name: str, one: Mapping[str, Any]) -> str:
     kind = "right" if one["exact"] else "nearly" if one["anls"] else "wrong"
     mark = {"right": "✓", "nearly": "≈", "wrong": "✗"}[kind]
-    text = html.escape(one["answer"]) or "nothing"
-    return (
-        f'<div><small>{html.escape(name)}</small> <span class="{kind}">{mark} {text}</span></div>'
-    )
+    text = as_html(one["answer"]) or "nothing"
+    return f'<div><small>{as_html(name)}</small> <span class="{kind}">{mark} {text}</span></div>'

@@ -11,7 +11,8 @@ from alignvlm.analysis.compare.cell import RESULT, VALIDATION, read
 from alignvlm.analysis.compare.pages import TEST_SEED, draw_pages
 from alignvlm.analysis.compare.plan import Cell, Comparison
 from alignvlm.analysis.compare.run import rate_of
-from alignvlm.analysis.compare.statistics import holm, paired
+from alignvlm.analysis.compare.statistics import paired
+from alignvlm.evaluation.statistics import holm
 from alignvlm.files import each_line
 from alignvlm.training.curves import smoothed
 

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from alignvlm.evaluation.reporting.markup import probability
+from alignvlm.markup import markdown_table
 from alignvlm.training.curves import compact
 
 __all__ = ["Table", "as_csv", "as_markdown", "curves_as_csv", "main_table", "tables"]
@@ -21,6 +23,11 @@ class Table(NamedTuple):
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The head for `html_table` and `markdown_table`: all but the first are figures."""
+        return [self.head[0], *(f"#{name}" for name in self.head[1:])]
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -84,11 +91,7 @@ def value(figure: Mapping[str, float | None], metric: str = "") -> str:
 
 def as_markdown(made: Sequence[Table]) -> str:
     """All tables as one Markdown text."""
-    parts = []
-    for table in made:
-        rule = ["---"] + ["---:"] * (len(table.head) - 1)
-        lines = [f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)]
-        parts.append("\n".join([f"**{table.title}**", "", *lines]))
+    parts = [f"**{one.title}**\n\n{markdown_table(one.columns, one.rows)}" for one in made]
     return "\n\n".join(parts) + "\n"
 
 
@@ -131,7 +134,7 @@ def _tests(results: Mapping[str, Any]) -> Table:
         low, high, gap = (f"{scale * test[k]:+.{digits}f}" for k in ("low", "high", "difference"))
         rows.append([
             test["connector"], compact(test["budget"]), _SHORT[test["metric"]], gap,
-            f"{low} to {high}", _probability(test["p"]), _probability(test["p_holm"]),
+            f"{low} to {high}", probability(test["p"]), probability(test["p_holm"]),
         ])  # fmt: skip
     return Table(
         f"Against {results['reference']}, paired over pages (means of the seeds)", head, rows
@@ -173,7 +176,3 @@ def _search(results: Mapping[str, Any]) -> Table:
 
 def _ratio(found: float | None) -> str:
     return "all alike" if found is None else f"{found:.3f}"
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

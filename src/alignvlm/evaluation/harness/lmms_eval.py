@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
 import torch
@@ -14,13 +13,11 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 from rich.progress import track
 
-from alignvlm.data.images import FileImage
+from alignvlm.data.images import DrawnImage, FileImage
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.models import open_model
 from alignvlm.evaluation.question import Prompt, Reply
-from alignvlm.imaging.decode import on_paper, upright
-from alignvlm.imaging.sources import quoted
 
 __all__ = ["AlignVLM", "to_prompt"]
 
@@ -177,29 +174,7 @@ def to_prompt(
 
 def _source(value: Image.Image | str, name: str) -> ImageSource:
     """Of a picture that the task has opened, or of the path of one."""
-    return FileImage(value) if isinstance(value, str) else _OpenedImage(value, name)
-
-
-@final
-@dataclass(frozen=True)
-class _OpenedImage(ImageSource):
-    """A picture that a task has opened, in whatever mode."""
-
-    image: Image.Image
-    called: str
-
-    @property
-    def name(self) -> str:
-        """Which picture of which question it is."""
-        return self.called
-
-    def size(self) -> tuple[int, int]:
-        """See `ImageSource.size`."""
-        return upright(self.image).size
-
-    def load(self) -> Image.Image:
-        """See `ImageSource.load`."""
-        return on_paper(upright(self.image), quoted(self.called))
+    return FileImage(value) if isinstance(value, str) else DrawnImage(value, name)
 
 
 def _sampling(options: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from alignvlm.evaluation.reporting.markup import percent, section
 from alignvlm.evaluation.reporting.pictures import Pictures
-from alignvlm.evaluation.reporting.text import as_html, shortened
+from alignvlm.evaluation.reporting.text import shortened
+from alignvlm.markup import as_html
 
 __all__ = ["cases_section"]
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from alignvlm.evaluation.reporting.runs import Result, Run
-from alignvlm.evaluation.reporting.statistics import (
+from alignvlm.evaluation.reporting.units import Scored, Units, as_units
+from alignvlm.evaluation.statistics import (
     Array,
     holm,
     interval,
@@ -20,7 +21,6 @@ from alignvlm.evaluation.reporting.statistics import (
     resampled_sums,
     swap_test,
 )
-from alignvlm.evaluation.reporting.units import Scored, Units, as_units
 
 __all__ = [
     "FEWEST", "Difference", "Draws", "Figure", "compare_runs", "figure", "mean_difference",

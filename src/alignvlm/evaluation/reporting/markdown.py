@@ -8,6 +8,7 @@ from typing import Any
 from alignvlm.evaluation.reporting.markup import between, number, percent, points, probability
 from alignvlm.evaluation.reporting.method import method, notes
 from alignvlm.evaluation.reporting.text import as_markdown
+from alignvlm.markup import markdown_table
 
 __all__ = ["render_markdown"]
 
@@ -34,13 +35,6 @@ def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {as_markdown(line)}" for line in lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are escaped already; a `#` marks columns of numbers."""
-    names = [name.removeprefix("#") for name in head]
-    rule = ["---:" if name.startswith("#") else "---" for name in head]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (names, rule, *rows))
-
-
 def _paper_table(table: Mapping[str, Any]) -> str:
     columns = table["columns"]
     head = ["Model"]
@@ -58,7 +52,7 @@ def _paper_table(table: Mapping[str, Any]) -> str:
         rows.append([f"**{name}**" if row["ours"] else name, *cells])
     below = [f"{place}. {as_markdown(said)}" for said, place in remarks.items()]
     parts = [f"## {as_markdown(table['name'])}: {as_markdown(table['title'])}",
-             as_markdown(table["note"]), _table(head, rows), "\n".join(below)]  # fmt: skip
+             as_markdown(table["note"]), markdown_table(head, rows), "\n".join(below)]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 
@@ -99,7 +93,7 @@ def _differences(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         return ""
     head = ("runs", "benchmark", "#points", "#95 %", "#better : worse", "#questions", "test", "#p",
             "#p, Holm", "remarks")  # fmt: skip
-    return f"## Differences between the runs\n\n{_table(head, rows)}"
+    return f"## Differences between the runs\n\n{markdown_table(head, rows)}"
 
 
 def _results(results: Sequence[Mapping[str, Any]]) -> str:
@@ -119,7 +113,7 @@ def _results(results: Sequence[Mapping[str, Any]]) -> str:
             ])  # fmt: skip
     head = ("run", "benchmark", "metric", "#score", "#drawn", "#questions", "#expected", "#failed",
             "#not parsed", "#cut", "#seconds", "#tokens", "remarks")  # fmt: skip
-    return f"## Scores\n\n{_table(head, rows)}"
+    return f"## Scores\n\n{markdown_table(head, rows)}"
 
 
 def _groups(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -133,7 +127,7 @@ def _groups(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     if not rows:
         return ""
     head = ("benchmark", "group", "run", "#score", "#questions")
-    return f"## Groups of questions\n\n{_table(head, rows)}"
+    return f"## Groups of questions\n\n{markdown_table(head, rows)}"
 
 
 def _failures(found: Sequence[Mapping[str, Any]]) -> str:
@@ -145,4 +139,4 @@ def _failures(found: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     head = ("run", "benchmark", "#samples", "reason", "for example")
-    return f"## Failed samples\n\n{_table(head, rows)}"
+    return f"## Failed samples\n\n{markdown_table(head, rows)}"

@@ -1,16 +1,15 @@
-"""Pieces of the page: tables, and intervals as bars in SVG."""
+"""Pieces of the page: numbers, sections, and intervals as bars in SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignvlm.evaluation.reporting.text import as_html
+from alignvlm.markup import as_html
 
 __all__ = [
-    "between",
-    "difference_bar", "interval_bar", "number", "percent", "points", "probability", "section",
-    "table",
+    "between", "difference_bar", "interval_bar", "number", "percent", "points", "probability",
+    "section",
 ]  # fmt: skip
 
 _WIDTH, _HEIGHT = 72, 9
@@ -43,27 +42,6 @@ def section(name: str, title: str, body: str, note: str = "") -> str:
         return ""
     said = f'<p class="soft">{note}</p>' if note else ""
     return f'<section id="{as_html(name)}"><h2>{as_html(title)}</h2>{said}{body}</section>'
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """A table of cells that are escaped already; a `#` marks columns of numbers."""
-    if not rows:
-        return ""
-    kinds = [' class="number"' if name.startswith("#") else "" for name in head]
-    names = "".join(
-        f'<th scope="col"{kind}>{as_html(name.removeprefix("#"))}</th>'
-        for kind, name in zip(kinds, head, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="card wide {kind}"><table><thead><tr>{names}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
 
 
 def interval_bar(cell: Mapping[str, Any]) -> str:

@@ -21,11 +21,10 @@ from alignvlm.evaluation.reporting.markup import (
     points,
     probability,
     section,
-    table,
 )
 from alignvlm.evaluation.reporting.method import method, notes
 from alignvlm.evaluation.reporting.pictures import Pictures
-from alignvlm.evaluation.reporting.text import as_html
+from alignvlm.markup import as_html, html_table
 
 __all__ = ["render_html"]
 
@@ -187,7 +186,7 @@ def _differences(content: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     head = ("runs", "benchmark", "#points", "#95 %", "", "#better : worse", "#questions", "test",
             "#p", "#p, Holm", "")  # fmt: skip
-    return section("differences", "Differences between the runs", table(head, rows),
+    return section("differences", "Differences between the runs", html_table(head, rows),
                    "On the questions that both were asked; better : worse counts questions on "
                    "which one run's score is the higher.")  # fmt: skip
 
@@ -210,7 +209,7 @@ def _results(content: Mapping[str, Any]) -> str:
             ])  # fmt: skip
     head = ("run", "benchmark", "metric", "#score", "#drawn", "#questions", "#expected", "#failed",
             "#not parsed", "#cut", "#seconds", "#tokens", "remarks")  # fmt: skip
-    return section("results", "Scores", table(head, rows),
+    return section("results", "Scores", html_table(head, rows),
                    "Not parsed: the scorer found no answer of the expected kind. Cut: the answer "
                    "reached the largest number of tokens. Seconds and tokens are means of an "
                    "answer.")  # fmt: skip
@@ -237,7 +236,7 @@ def _groups(content: Mapping[str, Any]) -> str:
             rows.append([more, *[""] * (1 + len(asked))])
         if rows:
             head = ("group", "#questions", *(f"#{label}" for label in asked))
-            made += f"<h3>{as_html(title)}</h3>{table(head, rows)}"
+            made += f"<h3>{as_html(title)}</h3>{html_table(head, rows)}"
     return section("groups", "Groups of questions", made)
 
 
@@ -251,7 +250,7 @@ def _failures(found: Sequence[Mapping[str, Any]]) -> str:
     if len(found) > _MOST_FAILURES:
         rows.append([f"{len(found) - _MOST_FAILURES:,} more, see report.json", *[""] * 5])
     head = ("run", "benchmark", "#samples", "reason", "for example", "what was said")
-    return section("failures", "Failed samples", table(head, rows), "Each counts as 0.")
+    return section("failures", "Failed samples", html_table(head, rows), "Each counts as 0.")
 
 
 def _runs(found: Sequence[Mapping[str, Any]]) -> str:

@@ -32,8 +32,9 @@ from alignvlm.evaluation.reporting.estimates import (
 from alignvlm.evaluation.reporting.paper import paper_tables
 from alignvlm.evaluation.reporting.runs import Result, Run
 from alignvlm.evaluation.reporting.tables import Figures, make_tables, remarks
-from alignvlm.evaluation.reporting.text import clean, shortened
+from alignvlm.evaluation.reporting.text import shortened
 from alignvlm.evaluation.scorers import PAPER_DIALECT
+from alignvlm.markup import clean
 
 __all__ = ["Summary", "summarise"]
 

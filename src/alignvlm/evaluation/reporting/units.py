@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alignvlm.errors import InputError
-from alignvlm.evaluation.reporting.statistics import Array, Rate
 from alignvlm.evaluation.scorers import Score
 from alignvlm.evaluation.scorers.due import count, regroup
+from alignvlm.evaluation.statistics import Array, Rate
 
 __all__ = ["Scored", "Units", "as_units"]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignvlm.evaluation.reporting.statistics import (
+from alignvlm.evaluation.statistics import (
     Array,
     holm,
     interval,
@@ -90,7 +90,7 @@ def test_groups_keep_their_sizes() -> None:
 def test_portions_do_not_change_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     units = with_ones(rng(1).random(50))
     whole = resampled_sums(units, one_stratum(units), 300, rng(1))
-    monkeypatch.setattr("alignvlm.evaluation.reporting.statistics._CELLS_AT_ONCE", 120)
+    monkeypatch.setattr("alignvlm.evaluation.statistics._CELLS_AT_ONCE", 120)
     parts = resampled_sums(units, one_stratum(units), 300, rng(1))
     np.testing.assert_allclose(parts, whole)
 
@@ -129,7 +129,7 @@ def test_drawn_permutations_are_close_to_all_of_them(monkeypatch: pytest.MonkeyP
     both = rng(11).random((12, 2)).round(1)
     first, second = with_ones(both[:, 0]), with_ones(both[:, 1])
     exact = swap_test(first, second, ratio, 1, rng())
-    monkeypatch.setattr("alignvlm.evaluation.reporting.statistics._EXACT_UP_TO", 3)
+    monkeypatch.setattr("alignvlm.evaluation.statistics._EXACT_UP_TO", 3)
     drawn = swap_test(first, second, ratio, 40_000, rng())
     assert 0.05 < exact < 0.95
     assert drawn == pytest.approx(exact, abs=0.01)
@@ -168,8 +168,18 @@ def test_mcnemar_of_many_questions() -> None:
 def test_holm_by_hand() -> None:
     """Four p values: the smallest times 4, the next times 3, ..., never less than one before."""
     assert holm([0.03, 0.01, 0.04, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_between_the_raw_p_and_bonferroni(p: list[float]) -> None:
+    corrected = holm(p)
+    for raw, found in zip(p, corrected, strict=True):
+        assert raw <= found <= max(min(1.0, raw * len(p)), max(p))
+    order = np.argsort(p, kind="stable")
+    assert all(np.diff(np.array(corrected)[order]) >= 0)
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
