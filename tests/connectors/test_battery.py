@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +21,18 @@ SMALL = {
     "perceiver": {"depth": 2, "num_latents": 8, "num_heads": 2, "head_dim": 8},
 }
 
+# Compiling takes as long as there are layers, and a second one has no operation of its own.
+ONE_LAYER = {
+    "c_abstractor": {**SMALL["c_abstractor"], "depth": 1},
+    "perceiver": {**SMALL["perceiver"], "depth": 1},
+}
+
 pytestmark = pytest.mark.parametrize("name", available())
 
 
-def make(name: str, seed: int = 0) -> Connector:
+def make(name: str, seed: int = 0, sizes: dict[str, Any] = SMALL) -> Connector:
     torch.manual_seed(seed)
-    options = SMALL.get(name, {})
+    options = sizes.get(name, {})
     return build(name, vision_dim=VISION_DIM, text_dim=TEXT_DIM, vocab_size=VOCAB_SIZE, **options)
 
 
@@ -107,6 +114,9 @@ def test_wrong_inputs_are_named(name: str) -> None:
         connector(features[..., 1:], embeddings=embeddings)
     with pytest.raises(ConfigurationError, match=r"torch\.int64"):
         connector(features.long(), embeddings=embeddings)
+    for dtype in (torch.bfloat16, torch.float64):
+        with pytest.raises(ConfigurationError, match=rf"torch\.float32 and .* {dtype} features"):
+            connector(features.to(dtype), embeddings=embeddings)
     with pytest.raises(ConfigurationError, match="2 x 4"):
         connector(features, embeddings=embeddings, grid=(2, 4))
     with pytest.raises(ConfigurationError, match="0 x 3"):
@@ -166,7 +176,7 @@ def test_autocast_gives_its_dtype(name: str) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_compiles_without_graph_breaks(name: str, autocast: bool) -> None:
     torch._dynamo.reset()
-    connector = make(name)
+    connector = make(name, sizes={**SMALL, **ONE_LAYER})
     features, embeddings = inputs(2, 9)
     compiled = torch.compile(connector, fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignvlm.connectors import Align
+from alignvlm.connectors import MLP, Align
 from alignvlm.connectors.pruning import THRESHOLD, mean_probabilities, prune
 from alignvlm.errors import ConfigurationError
 
@@ -288,6 +288,8 @@ def test_probabilities_must_be_of_these_words(mean: Tensor, words: str) -> None:
 
 
 def test_what_cannot_be_pruned_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="MLP has no words"):
+        prune(MLP(D, D), torch.ones(3) / 3, keep=1)
     biased = random_align(bias=True)
     with pytest.raises(ConfigurationError, match="statistics_of='kept'"):
         prune(biased, probabilities(biased), keep=3)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
-from alignvlm.connectors.mixture import Choice, Statistics, VocabularyNorm, mix, weight_statistics
+from alignvlm.connectors.mixture import (
+    Choice,
+    Remembered,
+    Statistics,
+    VocabularyNorm,
+    mix,
+    weight_statistics,
+)
 from alignvlm.connectors.mixture.eager import mix_table, products_dtype, vocabulary_scores
 from alignvlm.errors import ConfigurationError
 
@@ -119,6 +126,7 @@ class Align(Connector):
             chunk_size=chunk_size,
             negligible=negligible,
         )
+        self._remembered = Remembered()
         self._kept = None if vocabulary is None else _ids("vocabulary", vocabulary, vocab_size)
         self._masked = _rows(_ids("excluded", excluded, vocab_size), self._kept)
         self.num_words = vocab_size if self._kept is None else len(self._kept)
@@ -170,6 +178,7 @@ class Align(Connector):
                 eps=norm.eps,
                 choice=self.choice,
                 known=self._whole(),
+                remembered=self._remembered,
             )
         return ConnectorOutput(
             visual_tokens=tokens,

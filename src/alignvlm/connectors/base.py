@@ -163,6 +163,7 @@ class Connector(nn.Module, ABC):
                 f"{name} takes floating-point vision features, not {features.dtype}: pass the "
                 "vision encoder's output, not pixels or ids"
             )
+        self._check_dtype(features)
         if features.ndim < 2 or features.shape[-1] != self.vision_dim:
             raise ConfigurationError(
                 f"{name} takes vision features of shape [..., N, {self.vision_dim}], not "
@@ -184,6 +185,17 @@ class Connector(nn.Module, ABC):
                 f"{name} was given vision features with NaN or infinite values, first in tile "
                 f"{int(whole.int().argmin())} of {len(whole)} (from 0): look at what the vision "
                 "encoder makes of it"
+            )
+
+    def _check_dtype(self, features: Tensor) -> None:
+        device = features.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return
+        held = [p.dtype for p in self.parameters() if p.is_floating_point()]
+        if held and features.dtype not in held:
+            raise ConfigurationError(
+                f"{type(self).__name__} holds {held[0]} and was given {features.dtype} features: "
+                "convert one to the other's dtype, or run under autocast"
             )
 
     def check_embeddings(self, embeddings: Tensor | None) -> None:

@@ -164,6 +164,10 @@ def _threshold(threshold: float | None) -> float:
 
 
 def _check(connector: Align, statistics_of: str) -> None:
+    if not isinstance(connector, Align):
+        raise ConfigurationError(
+            f"{type(connector).__name__} has no words to choose among: prune an Align"
+        )
     if statistics_of not in ("all", "kept"):
         raise ConfigurationError(
             f"statistics_of is {statistics_of!r}: choose 'all' rows of W2 or the 'kept' ones"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from alignvlm.connectors.mixture.choice import CHUNK_BY, IMPLEMENTATIONS, Choice
 from alignvlm.connectors.mixture.mix import mix
+from alignvlm.connectors.mixture.remembered import Remembered
 from alignvlm.connectors.mixture.statistics import Statistics, weight_statistics
 from alignvlm.connectors.mixture.vocabulary_norm import VocabularyNorm
 
@@ -19,6 +20,7 @@ __all__ = [
     "CHUNK_BY",
     "IMPLEMENTATIONS",
     "Choice",
+    "Remembered",
     "Statistics",
     "VocabularyNorm",
     "mix",

@@ -16,6 +16,7 @@ from alignvlm.connectors.mixture.eager import (
     vocabulary_scores,
 )
 from alignvlm.connectors.mixture.operators import mixture, mixture_backward, w2_statistics
+from alignvlm.connectors.mixture.remembered import Remembered
 from alignvlm.connectors.mixture.rows import Norm, softmax_
 from alignvlm.connectors.mixture.statistics import Statistics, autocast_off
 from alignvlm.errors import ConfigurationError
@@ -34,6 +35,7 @@ def mix(
     eps: float = 1e-5,
     choice: Choice = _DEFAULT,
     known: Statistics | None = None,
+    remembered: Remembered | None = None,
 ) -> Tensor:
     """F' = softmax(LN_V(W2 h)) E (Eq. 1-2), with gradients for everything that requires one.
 
@@ -48,6 +50,7 @@ def mix(
         choice: implementation and chunks.
         known: statistics of the whole W2, if `weight` is some rows of it; `choice` then has no say,
             as few rows are expected.
+        remembered: keeps W2's statistics for the next call, where this one takes no gradient.
 
     Returns:
         F' [..., N, D] in E's dtype, or autocast's. Matrix products run in that dtype; statistics,
@@ -69,7 +72,10 @@ def mix(
         logits = functional.linear(hidden, weight, bias)
         return mix_table(vocabulary_scores(logits, gamma, beta, eps).softmax(-1), table, dtype)
     rows = weight.to(products_dtype(weight))
-    moments = w2_statistics(rows.detach()) if plan.chunk_by == "words" else (None, None)
+    moments: tuple[Tensor | None, Tensor | None] = (None, None)
+    if plan.chunk_by == "words":
+        kept = None if trains else remembered
+        moments = kept.statistics(weight, rows) if kept else w2_statistics(rows.detach())
     out: Tensor = mixture(
         flat.to(rows.dtype),
         rows,
