@@ -59,7 +59,13 @@ def test_connectors_need_torch_alone() -> None:
         "transformers", "PIL", "datasets", "safetensors", "tokenizers", "huggingface_hub",
         "accelerate", "pypdfium2", "typer", "rich", "pydantic",
     }  # fmt: skip
-    loaded = loaded_by(BLOCKER % (blocked,) + "\nfrom alignvlm.connectors import Align")
+    code = (
+        "from alignvlm.connectors import available, build\n"
+        "for name in available():\n"
+        "    build(name, vision_dim=4, text_dim=4, vocab_size=4)\n"
+        "import sys; assert 'alignvlm.model' not in sys.modules"
+    )
+    loaded = loaded_by(BLOCKER % (blocked,) + f"\n{code}")
     assert "torch" in loaded
     assert not loaded & blocked
 

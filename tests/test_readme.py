@@ -37,6 +37,17 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in shown]
 
 
+def command_shown() -> tuple[str, str]:
+    """README.md's question about the example, and the answer under it."""
+    shown = re.search(
+        r'^\$ alignvlm (ask examples/invoice\.png ".*")\n(.+)$',
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert shown is not None
+    return shown[1], shown[2]
+
+
 @pytest.fixture
 def default_model() -> None:
     try:
@@ -56,7 +67,11 @@ def test_python_blocks_run(
     script = tmp_path / "block.py"
     script.write_text(text, encoding="utf-8")
     monkeypatch.chdir(ROOT)
-    runpy.run_path(str(script), run_name="__main__")
+    made = runpy.run_path(str(script), run_name="__main__")
+    if "alignvlm.ask(" in text:
+        # 9 tiles are 41,472 cells; spelled, the page is a few hundred visual tokens.
+        assert 100 < made["answer"].num_visual_tokens < 500
+        assert made["answer"].text == command_shown()[1]
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
@@ -73,12 +88,7 @@ def test_commands_and_options_exist(arguments: list[str]) -> None:
 def test_the_answer_shown_is_the_answer_given(
     monkeypatch: pytest.MonkeyPatch, default_model: None
 ) -> None:
-    shown = re.search(
-        r'^\$ alignvlm (ask examples/invoice\.png ".*")\n(.+)$',
-        (ROOT / "README.md").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    assert shown is not None
+    command, answer = command_shown()
     monkeypatch.chdir(ROOT)
-    result = CliRunner().invoke(app, shlex.split(shown[1]))
-    assert result.stdout.strip() == shown[2]
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.stdout.strip() == answer

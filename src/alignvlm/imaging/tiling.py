@@ -279,12 +279,13 @@ def _covering_grid(width: int, height: int, tiling: Tiling) -> tuple[int, int]:
     best_good: tuple[int, Fraction] | None = None
     best_any: tuple[Fraction, int] | None = None
     good = fallback = (1, 1)
+    threshold = Fraction(tiling.covering_threshold)
     for rows, cols in _candidates(tiling.max_tiles):
         if rows > height or cols > width:  # would make cells without pixels
             continue
         ratio = _covering_ratio(width, height, rows, cols, tiling.tile_px)
         tiles = rows * cols
-        if ratio > tiling.covering_threshold and (best_good is None or (tiles, -ratio) < best_good):
+        if ratio > threshold and (best_good is None or (tiles, -ratio) < best_good):
             best_good, good = (tiles, -ratio), (rows, cols)
         if best_any is None or (-ratio, tiles) < best_any:
             best_any, fallback = (-ratio, tiles), (rows, cols)
@@ -295,20 +296,19 @@ def _covering_ratio(width: int, height: int, rows: int, cols: int, side: int) ->
     """Share of the page's area kept by a grid; exact, so that rounding never breaks a tie."""
     cell_w, cell_h = width // cols, height // rows
     last_w, last_h = width - cell_w * (cols - 1), height - cell_h * (rows - 1)
-    kept = (
-        (rows - 1) * (cols - 1) * _covering_area(cell_w, cell_h, side)
-        + (rows - 1) * _covering_area(last_w, cell_h, side)
-        + (cols - 1) * _covering_area(cell_w, last_h, side)
-        + _covering_area(last_w, last_h, side)
-    )
-    return Fraction(kept) / (width * height)
-
-
-def _covering_area(cell_w: int, cell_h: int, side: int) -> Fraction | int:
-    longer, shorter = max(cell_w, cell_h), min(cell_w, cell_h)
-    if longer <= side:
-        return longer * shorter
-    return Fraction(side * side * shorter, longer)
+    kept, over = 0, 1  # a fraction that is reduced once, at the end
+    for number, cell in (
+        ((rows - 1) * (cols - 1), (cell_w, cell_h)),
+        (rows - 1, (last_w, cell_h)),
+        (cols - 1, (cell_w, last_h)),
+        (1, (last_w, last_h)),
+    ):
+        shorter, longer = sorted(cell)
+        if longer <= side:
+            kept += number * shorter * longer * over
+        else:
+            kept, over = kept * longer + number * side * side * shorter * over, over * longer
+    return Fraction(kept, over * width * height)
 
 
 def _scale(width: int, height: int, rows: int, cols: int, tiling: Tiling) -> float:

@@ -1,7 +1,7 @@
 """The one place that imports what transformers does not promise to keep.
 
-Everything else in `alignvlm.model` uses the documented names of transformers 5.x. When a release
-moves one of these, only this module changes.
+Everything else in the package uses the documented names of transformers 5.x. When a release moves
+one of these, only this module changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.initialization import no_init_weights
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_MAPPING,
+)
 from transformers.processing_utils import MultiModalData
 from transformers.utils import cached_file
 from transformers.utils.chat_template_utils import _CONTROL_TOKEN_END, _CONTROL_TOKEN_START
@@ -26,14 +33,19 @@ from transformers.utils.generic import can_return_tuple
 __all__ = [
     "BREAK_MARK",
     "MARKS",
+    "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
     "BaseImageProcessor",
+    "GradientCheckpointingLayer",
     "MultiModalData",
     "SubConfigSpec",
     "can_return_tuple",
     "local_folder",
     "make_flat_list_of_images",
     "model_class",
+    "no_init_weights",
     "quiet",
+    "sdpa_attention_forward",
+    "sdpa_mask",
     "strict",
     "where_options",
 ]
@@ -71,16 +83,20 @@ def local_folder(source: str | PathLike[str], file_name: str, **where: Any) -> P
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' bars and reports: what goes wrong is raised, in one sentence."""
+    """Hide transformers' bars and reports and the Hub client's: what goes wrong is raised."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
     bar = transformers_logging.is_progress_bar_enabled()
     verbosity = transformers_logging.get_verbosity()
+    hub_verbosity = hub_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity(logging.CRITICAL)  # e.g. each try to reach it without a network
     try:
         yield
     finally:
+        hub_logging.set_verbosity(hub_verbosity)
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()

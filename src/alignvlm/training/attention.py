@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from alignvlm.model.compat import sdpa_attention_forward, sdpa_mask
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 
 __all__ = ["BY_SAMPLE", "attend_by_sample", "sample_lengths"]

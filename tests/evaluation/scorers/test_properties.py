@@ -116,6 +116,7 @@ LONG = {
 
 
 SAME_CODE = ("anls@", "relaxed", "exact", "due_mean", "vcr_exact", "mmvet", "pope", "seed")
+SAME_CODE += ("vcr_jaccard@lmms",)
 TIMED = [name for name in NAMES if not name.startswith(SAME_CODE) and "official" not in name]
 TIMED += ["anls@lmms-eval", "relaxed_accuracy@strict", "exact_match@lmms-eval", "pope@lmms-eval"]
 TIMED += ["wtq_denotation@official", "mmmu_open@official", "seed_choice@vlmevalkit-2026.08"]

@@ -20,7 +20,7 @@ from alignvlm.training import overrides, recipes
 from alignvlm.training.configuration import LoraConfig, Rates, RunConfig
 from alignvlm.training.cost import foreign, plan
 from alignvlm.training.cost.foreign import ForeignModel
-from alignvlm.training.cost.plan import RESERVE_BYTES, make_plan
+from alignvlm.training.cost.plan import RESERVE_BYTES, Plan, make_plan
 from alignvlm.training.models import _add_lora
 from alignvlm.training.vlm import VLMTask
 
@@ -124,7 +124,7 @@ def test_activations_are_what_torch_saves(make: Make, name: str, run: str) -> No
 
 @MODELS
 def test_a_sample_is_as_long_as_asked_for(make: Make, name: str) -> None:
-    said = make(name, a_run())[1]
+    said = make(name, RUNS["connector"])[1]
     for text_tokens in (60, 300):
         measured = said._example(PAGE, text_tokens).measured
         text = measured.num_tokens - measured.num_visual_tokens
@@ -142,10 +142,17 @@ def in_folder(tmp_path: Path) -> list[str]:
     return [f"model.pretrained={tmp_path}"]
 
 
+@pytest.fixture(scope="module")
+def base_plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
+    """What the recipes that train other models will do with a small Llava."""
+    settings = in_folder(tmp_path_factory.mktemp("llava"))
+    runs = [overrides.apply(recipes.find(f"base-vlm-stage{n}")(), settings) for n in "23"]
+    return {run.recipe: make_plan(run, 8, 80 * GB) for run in runs}
+
+
 @pytest.mark.parametrize("name", ["base-vlm-stage2", "base-vlm-stage3"])
-def test_base_vlms_are_planned(name: str, tmp_path: Path) -> None:
-    run = overrides.apply(recipes.find(name)(), in_folder(tmp_path))
-    made = make_plan(run, 8, 80 * GB)
+def test_base_vlms_are_planned(name: str, base_plans: dict[str, Plan]) -> None:
+    made = base_plans[name]
     trained = {part: p.trained > 0 for part, p in made.parameters.items()}
     assert trained == {"vision": name.endswith("2"), "connector": True, "llm": True}
     assert made.fits and not made.changes
@@ -153,12 +160,21 @@ def test_base_vlms_are_planned(name: str, tmp_path: Path) -> None:
     assert (step.samples, step.tiles, step.visual_tokens) == (256, 256, 256 * 4)
     assert step.rows_per_gpu == 32 and made.unit == "images"
     assert made.to_dict()["run_flops"] == step.flops.total * made.samples.num_steps > 0
-    one = make_plan(run, 8, 80 * GB, text_tokens=2 * made.samples.text_tokens).step
-    assert one.flops.llm.forward > 1.8 * step.flops.llm.forward
     held = made.memory
     assert held.activations["llm"] > 0 and held.workspace["loss"] > 0
     assert held.workspace["gathered weights"] > 0 and held.total > held.states
-    assert plan.needed_memory(run, 8) == held
+
+
+def test_what_is_assumed_of_the_text_changes_no_memory(base_plans: dict[str, Plan]) -> None:
+    made = base_plans["base-vlm-stage3"]
+    long = make_plan(made.run, 8, 80 * GB, text_tokens=2 * made.samples.text_tokens)
+    assert long.step.flops.llm.forward > 1.8 * made.step.flops.llm.forward
+    assert long.memory == made.memory
+
+
+def test_memory_can_be_asked_for_alone(base_plans: dict[str, Plan]) -> None:
+    made = base_plans["base-vlm-stage2"]
+    assert plan.needed_memory(made.run, 8) == made.memory
 
 
 def test_advice_for_another_model(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from alignvlm.analysis.runtime.workloads import Workload
 from alignvlm.connectors import available
 from alignvlm.model import build
+from alignvlm.model.compat import no_init_weights
 from alignvlm.model.configuration import AlignVLMConfig, tile_side
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Final, final
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from alignvlm.errors import (
     ConfigurationError,
@@ -31,7 +30,7 @@ from alignvlm.evaluation.models.prompts import cut
 from alignvlm.evaluation.question import Prompt, Reply
 from alignvlm.imaging.sources import quoted
 from alignvlm.model.chat import defuse
-from alignvlm.model.compat import BREAK_MARK, quiet
+from alignvlm.model.compat import BREAK_MARK, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, quiet
 
 __all__ = ["ForeignModel"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from alignvlm.model.compat import sdpa_attention_forward
 from alignvlm.training.configuration import LoraConfig, RunConfig
 from alignvlm.training.vlm import part_of
 

@@ -71,13 +71,18 @@ def activations(config: AlignVLMConfig, run: RunConfig, row: Row) -> Activations
 @lru_cache(maxsize=64)
 def _activations(content: str, setup: Setup, row: Row, checkpointing: bool) -> Activations:
     config = AlignVLMConfig.from_dict(json.loads(content))
-    whole = _kept(config, setup, row, checkpointing=False)
-    if not checkpointing:
-        return Activations(**whole.parts, weight_copies=sum(whole.copies.values()))
-    kept = _kept(config, setup, row, checkpointing=True)
+    depths = _depths(config)
+    with FakeTensorMode():
+        models = [_abstract_model(_shallow(config, n), setup, row) for n in (1, 2)]
+        whole = _kept(models, setup, row, depths)
+        if not checkpointing:
+            return Activations(**whole.parts, weight_copies=sum(whole.copies.values()))
+        for model in models:
+            model.activation_checkpointing_enable()
+            model.disable_input_require_grads()
+        kept = _kept(models, setup, row, depths)
     # Everything beyond the layers' inputs lives for one layer at a time, and so do the copies that
     # a layer makes of its weights.
-    depths = _depths(config)
     inside = {part: (whole.parts[part] - kept.parts[part]) / depths[part] for part in depths}
     return Activations(
         **kept.parts,
@@ -86,10 +91,11 @@ def _activations(content: str, setup: Setup, row: Row, checkpointing: bool) -> A
     )
 
 
-def _kept(config: AlignVLMConfig, setup: Setup, row: Row, *, checkpointing: bool) -> Kept:
+def _kept(
+    models: list[AlignVLMForConditionalGeneration], setup: Setup, row: Row, depths: dict[str, int]
+) -> Kept:
     """Layers of a part are alike: one and two of them say what all of them keep."""
-    one, two = (_run(_shallow(config, n), setup, row, checkpointing) for n in (1, 2))
-    depths = _depths(config)
+    one, two = (_run(model, setup, row) for model in models)
 
     def extrapolated(low: dict[str, int], high: dict[str, int]) -> dict[str, int]:
         return {part: low[part] + (high[part] - low[part]) * (depths[part] - 1) for part in low}
@@ -117,17 +123,12 @@ def _shallow(config: AlignVLMConfig, num_layers: int) -> AlignVLMConfig:
     return shallow
 
 
-def _run(config: AlignVLMConfig, setup: Setup, row: Row, checkpointing: bool) -> Kept:
-    with FakeTensorMode():
-        model = _abstract_model(config, setup, row)
-        if checkpointing:
-            model.activation_checkpointing_enable()
-            model.disable_input_require_grads()
-        ledger = Ledger(model)
-        with ledger.watching(autocast=setup.autocast):
-            out = _forward(model, row, ledger, setup)
-        found = ledger.kept()
-        del out  # until here it held the graph
+def _run(model: AlignVLMForConditionalGeneration, setup: Setup, row: Row) -> Kept:
+    ledger = Ledger(model)
+    with ledger.watching(autocast=setup.autocast):
+        out = _forward(model, row, ledger, setup)
+    found = ledger.kept()
+    del out  # until here it held the graph
     return found
 
 

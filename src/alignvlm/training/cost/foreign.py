@@ -7,10 +7,12 @@ positions and masks; pixels and weights have none. It takes some seconds, whatev
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,13 +20,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignvlm.data.images import DrawnImage
 from alignvlm.data.sample import Sample
 from alignvlm.errors import ConfigurationError
+from alignvlm.model.compat import GradientCheckpointingLayer
 from alignvlm.model.splice import IGNORED_LABEL
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.cost.abstract import PARTS, UNMASKED, Kept, Ledger, Setup, without_values
@@ -71,13 +74,13 @@ class ForeignModel:
     def flops(self, page_px: tuple[int, int], text_tokens: float, num_images: int = 1) -> Flops:
         """Of forward and backward pass over one sample."""
         example = self._example(page_px, text_tokens, num_images)
-        forward, backward = self._operations(example, checkpointing=False)
-        again: Counter[str] = Counter()
-        if self._run.model.gradient_checkpointing:
-            again = self._operations(example, checkpointing=True)[1]
-            again.subtract(backward)
+        counted = self._operations(example)
         parts = {
-            part: PartFlops(forward=forward[part], backward=backward[part], recomputed=again[part])
+            part: PartFlops(
+                forward=counted.forward[part],
+                backward=counted.backward[part],
+                recomputed=counted.recomputed[part],
+            )
             for part in (*PARTS, _HEAD)
         }
         return Flops(**parts)
@@ -147,36 +150,32 @@ class ForeignModel:
                 "know as an image-text-to-text model: choose one that it does"
             ) from error
 
-    def _model(self, checkpointing: bool) -> PreTrainedModel:
-        """As the run would hold it; to be called under a `FakeTensorMode`."""
-        model = self._on_meta()
+    def _model(self, mode: FakeTensorMode, checkpointing: bool) -> PreTrainedModel:
+        """As the run would hold it, without values."""
+        model = copy.deepcopy(self.skeleton)
         if self._setup.lora is not None:
             with torch.device("meta"):
                 add_adapters(language_model_of(model), self._setup.lora)
         model.set_attn_implementation("eager" if self._setup.attention == "eager" else UNMASKED)
-        without_values(model, self._setup)
+        with mode:
+            without_values(model, self._setup)
         if checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.disable_input_require_grads()
         return model.train()
 
-    def _operations(self, example: Example, *, checkpointing: bool) -> tuple[Counter, Counter]:
-        """FLOPs by part of the forward pass, and of the backward pass."""
+    def _operations(self, example: Example) -> _Operations:
+        """FLOPs of the forward and the backward pass."""
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with mode:
-            model = self._model(checkpointing)
-        watch = _Operations()
-        # The CPU's fused attention has no formula in torch's counter.
-        with sdpa_kernel(SDPBackend.MATH), watch.watching(model):
-            loss = _loss(model, example, mode)
-            forward = watch.so_far()
-            loss.backward()
-            return forward, watch.so_far() - forward
+        model = self._model(mode, self._run.model.gradient_checkpointing)
+        counted = _Operations()
+        with sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention has no formula
+            counted.run(model, lambda: _loss(model, example, mode))
+        return counted
 
     def _kept(self, example: Example, *, checkpointing: bool) -> Kept:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with mode:
-            model = self._model(checkpointing)
+        model = self._model(mode, checkpointing)
         ledger = Ledger(model)
 
         def enter(part: str) -> None:
@@ -189,38 +188,47 @@ class ForeignModel:
         return found
 
 
-class _Operations:
-    """torch's counter, asked whenever another part of the model begins to compute."""
+class _Operations(TorchDispatchMode):
+    """FLOPs by part, by the formulas of torch's counter."""
 
     def __init__(self) -> None:
-        self._counter = FlopCounterMode(display=False)
-        self._found: Counter[str] = Counter()
-        self._part, self._seen = "", 0
+        super().__init__()
+        self.forward: Counter[str] = Counter()
+        self.backward: Counter[str] = Counter()
+        self.recomputed: Counter[str] = Counter()
+        self._part, self._goes_back = "", False
 
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """What is computed in this block is counted."""
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self._pass()[self._part] += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _pass(self) -> Counter[str]:
+        if not self._goes_back:
+            return self.forward
+        # Only what is computed again records a graph while the backward pass runs.
+        return self.recomputed if torch.is_grad_enabled() else self.backward
+
+    def enter(self, part: str) -> None:
+        """Says whose the next operations are."""
+        self._part = part
+
+    def run(self, model: PreTrainedModel, loss: Callable[[], Tensor]) -> None:
+        """Counts a loss and its gradients."""
 
         def unpack(held: tuple[str, Tensor]) -> Tensor:  # the backward pass goes on from here
-            self._enter(held[0])
+            self.enter(held[0])
             return held[1]
 
         with (
-            _at_each_module(model, self._enter),
+            _at_each_module(model, self.enter),
             torch.autograd.graph.saved_tensors_hooks(lambda t: (self._part, t), unpack),
-            self._counter,
+            self,
         ):
-            yield
-
-    def so_far(self) -> Counter[str]:
-        """FLOPs by part."""
-        self._enter(self._part)
-        return Counter(self._found)
-
-    def _enter(self, part: str) -> None:
-        total = self._counter.get_total_flops()
-        self._found[self._part] += total - self._seen
-        self._part, self._seen = part, total
+            found = loss()
+            self._goes_back = True
+            found.backward()
 
 
 @contextmanager

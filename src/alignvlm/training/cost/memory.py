@@ -237,7 +237,7 @@ def _gathered(model: Any, run: RunConfig) -> int:
     Embeddings, head and connector stay gathered from the forward to the backward pass, and their
     gradients are whole before they are shared out.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
+    from alignvlm.model.compat import GradientCheckpointingLayer
 
     frozen_bytes = {"float32": 4, "bfloat16": 2}[run.model.dtype]
 

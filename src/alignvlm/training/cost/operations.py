@@ -300,7 +300,7 @@ def _weights(module: nn.Module) -> int:
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     """The layers that gradient checkpointing would recompute, one by one."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
+    from alignvlm.model.compat import GradientCheckpointingLayer
 
     return (m for m in module.modules() if isinstance(m, GradientCheckpointingLayer))
 
