@@ -5,7 +5,8 @@
 #                                          else ~/.cache/alignvlm), where they are looked for
 #
 # Needs Debian or Ubuntu (apt-get download, dpkg). Elsewhere: put .ttf and .otf files into FOLDER.
-# The packages are FONT_PACKAGES of src/alignvlm/synth/fonts.py, and a list of English words.
+# The packages are FONT_PACKAGES of src/alignvlm/synth/fonts.py, and wamerican, the list of English
+# words that pages are written with where the system has none (src/alignvlm/synth/content.py).
 . "$(dirname "$0")/packages.sh"
 
 prepare() { :; }

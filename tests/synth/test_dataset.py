@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,13 +46,39 @@ def test_unfinished_folder_has_no_index(
 ) -> None:
     assert fonts
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    real, flushed = os.fsync, []
 
-    monkeypatch.setattr("alignvlm.synth.dataset.os.replace", fail)
+    def fail(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == 2:  # the first page is there, then the disk is full
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         write_dataset(tmp_path, ["easy"], 1)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["train-easy-00000000.png"]
+    index = write_dataset(tmp_path, ["easy"], 1)
+    assert len(list(tmp_path.iterdir())) == len(flushed[2:]) == 2
+    if sys.platform != "win32":
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o666 & ~umask()}
+    assert index.exists()
+
+
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("content", ['{"image": "a.png", "text": "mine"}\n', "no JSON\n", "[1]\n"])
+def test_an_index_of_other_pages_is_kept(tmp_path: Path, content: str) -> None:
+    index = tmp_path / "pages.jsonl"
+    index.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"does not describe drawn pages .*: choose"):
+        write_dataset(tmp_path, ["easy"], 1)
+    assert index.read_text() == content
+    assert list(tmp_path.iterdir()) == [index]
 
 
 @pytest.mark.parametrize(("kinds", "num"), [((), 3), (("easy",), 0), (("nothing",), 1)])

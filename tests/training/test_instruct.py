@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from random import Random
 
 import pytest
+import tiny_stages as tiny
 import torch
+from tiny_models import chat_tokenizer
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from alignvlm.training.instruct import InstructMixture, InstructSource, InstructTask, PromptParts
+from alignvlm.training.instruct import InstructMixture, InstructSource, InstructTask
 from alignvlm.training.labels import IGNORED
 from alignvlm.training.noise import misread
 
-PARTS = PromptParts(before="<u>", between="\n", after="</u>", end="</a>\n")
 PAGES = [
     ([5, 6, 7, 8], [([9, 10], [11, 12]), ([13], [14])]),
     ([15, 16], [([17, 18, 19], [20, 21, 22])]),
@@ -24,27 +23,14 @@ PAGES = [
 def make_source(tmp_path: Path) -> InstructSource:
     mixture = InstructMixture(kinds=(("easy", 1.0),))
     return InstructSource(
-        tmp_path, PARTS, characters=["\n", " "], cell_px=(8, 4), mixture=mixture, seed=0
+        tmp_path, tiny.PARTS, characters=["\n", " "], cell_px=(8, 4), mixture=mixture, seed=0
     )
-
-
-def make_model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 def test_packed_questions_equal_separate_samples(tmp_path: Path) -> None:
     """One row for all pages and questions gives the loss and the gradient of one row for each."""
     source = make_source(tmp_path)
-    packed, separate = make_model(), make_model()
+    packed, separate = tiny.language_model(), tiny.language_model()
     found = InstructTask(packed, source).loss(source.collate(PAGES))
     loss = found.total / found.weight
     loss.backward()
@@ -91,17 +77,12 @@ def test_misreading_happens_at_its_rate() -> None:
 
 def test_samples_hold_the_page_as_read_and_its_answers(tmp_path: Path, fonts: object) -> None:
     """With the shipped tokenizer's form: page ids decode to the page, answers end the turn."""
-    spec = importlib.util.spec_from_file_location(
-        "model_conftest", Path(__file__).parents[1] / "model" / "conftest.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.make_tokenizer().save_pretrained(tmp_path)
+    chat_tokenizer().save_pretrained(tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     characters = ["\n", " ", *(chr(code) for code in range(33, 127))]
     source = InstructSource(
         tmp_path,
-        PARTS,
+        tiny.PARTS,
         characters=characters,
         cell_px=(8, 4),
         mixture=InstructMixture(kinds=(("easy", 1.0),), noisy_share=0.0),

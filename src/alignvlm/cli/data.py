@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alignvlm.cli.outputs import check_output
 from alignvlm.cli.terminal import DebugOption, printable, status
 from alignvlm.errors import AlignVLMError
 
@@ -45,7 +47,8 @@ def synth(
     kinds: Annotated[
         str | None,
         typer.Option(
-            metavar="easy,invoice,...", help="Document kinds, taken in turn; the default is all."
+            metavar="easy,invoice,...",
+            help="Document kinds, taken in turn; the default is all but note.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first page; the next has the next.")] = 0,
@@ -67,8 +70,8 @@ def synth(
             index = write_dataset(folder, chosen, num_pages, seed, split.value, strength)
     except OSError as error:
         raise AlignVLMError(
-            f"The pages cannot be written to {str(folder)!r} ({error.strerror}): free some space "
-            "or choose another folder"
+            f"The pages cannot be written to {str(folder)!r} ({error.strerror}): "
+            f"{_remedy(error)} folder"
         ) from error
     typer.echo(index)
 
@@ -109,6 +112,8 @@ def check(
     """
     from alignvlm.data.sources import guess_source, open_source
 
+    if output is not None:
+        check_output(output, file, ".html")
     with status(f"Reading {file}"):
         name = source or guess_source(file)
         options = {} if images is None else {"images": str(images)}
@@ -127,6 +132,11 @@ def check(
             typer.echo(output)
     if report.num_broken:
         raise typer.Exit(1)
+
+
+def _remedy(error: OSError) -> str:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free some space or choose another" if is_full else "choose another"
 
 
 def _processor(model: str | None) -> Any:
@@ -165,13 +175,13 @@ def _print_histogram(title: str, histogram: Histogram) -> None:
 
 
 def _write_page(report: Report, path: Path) -> None:
-    from alignvlm.analysis.web import write_atomically
     from alignvlm.data.check_page import render_html
+    from alignvlm.files import write_atomically
 
     try:
         write_atomically(path, render_html(report).encode("utf-8", "replace"))
     except OSError as error:
         raise AlignVLMError(
-            f"The report cannot be written to {str(path)!r} ({error.strerror}): free some space "
-            "or choose another place"
+            f"The report cannot be written to {str(path)!r} ({error.strerror}): "
+            f"{_remedy(error)} place"
         ) from error

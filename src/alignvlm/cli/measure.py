@@ -35,7 +35,7 @@ def measure(
     ] = None,
     kinds: Annotated[
         str | None,
-        typer.Option(metavar="easy,invoice,...", help="Document kinds; the default is all."),
+        typer.Option(metavar="easy,invoice,...", help="The default is all but note."),
     ] = None,
     num_pages: Annotated[int, typer.Option(min=0, help="Pages of each kind but easy.")] = 3,
     num_easy_pages: Annotated[int, typer.Option(min=0, help="Pages of the kind easy.")] = 20,

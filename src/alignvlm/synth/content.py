@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import string
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from alignvlm.errors import MissingDependencyError
+from alignvlm.paths import cache_dir
 from alignvlm.synth.fonts import ALPHABET
 
 __all__ = [
@@ -24,6 +26,8 @@ CURRENCIES = ("$", "£", "€")
 _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "sv_SE", "pt_BR")
 _POOL_SIZE = 400  # values of each sort and locale: enough that none is learned by heart
 _WORD_LISTS = (Path("/usr/share/dict/words"), Path("/usr/share/dict/american-english"))
+# The same list as scripts/get_fonts.sh unpacks it, below the cache's fonts.
+_FETCHED_WORD_LIST = Path("wamerican/usr/share/dict/american-english")
 _LONGEST_WORD = 14
 _SYMBOLS = string.punctuation
 _EPOCH = datetime.date(1995, 1, 1)
@@ -46,6 +50,8 @@ class Pools:
 @lru_cache(maxsize=1)
 def pools() -> Pools:
     """The pools, the same in every process that has the same word list and faker version.
+
+    Without a word list the words are faker's, not a thousand; one line on stderr says so.
 
     Raises:
         MissingDependencyError: faker is not installed.
@@ -88,10 +94,15 @@ def _faker() -> ModuleType:
 
 
 def _words() -> tuple[str, ...]:
-    for path in _WORD_LISTS:
+    for path in (*_WORD_LISTS, cache_dir() / "fonts" / _FETCHED_WORD_LIST):
         if path.is_file():
             words = path.read_text(encoding="utf-8").split()
             return tuple(w for w in words if 1 < len(w) <= _LONGEST_WORD and "'" not in w)
+    print(
+        "No list of English words was found, so pages are drawn with faker's few and differ from "
+        "those of the same seed elsewhere: run `bash scripts/get_fonts.sh` for one",
+        file=sys.stderr,
+    )
     from faker.providers.lorem.en_US import Provider
 
     return tuple(Provider.word_list)

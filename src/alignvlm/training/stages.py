@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alignvlm.connectors.align import Align
-from alignvlm.errors import ConfigurationError, WeightsError
+from alignvlm.errors import ConfigurationError, UsageError, WeightsError
 from alignvlm.model.characters import character_tokens
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
 from alignvlm.training import checkpoint
@@ -62,8 +62,8 @@ ANSWER_KINDS = (
 
 
 # What `alignvlm train` knows under these names, beside the recipes. "read" and "answer" are what
-# the shipped weights were trained with, one thread each: 1.3 and 1.6 hours. Those for a GPU are
-# sized for an hour on one card and not yet run.
+# the shipped weights were trained with, one thread each: 111 and 98 minutes. Those for a GPU are
+# sized for an hour on one card and not yet run; a CPU would take days, so there they are refused.
 STAGES: dict[str, TrainConfig] = {
     "read": TrainConfig(
         num_steps=2200, batch_size=4, learning_rate=6e-4, checkpoint_every=50, seed=1
@@ -150,12 +150,19 @@ def stage_task(name: str, config: TrainConfig) -> Task:
     """What a stage of `STAGES` trains; `config.data` is `read_task`'s folder of PDFs.
 
     Raises:
-        ConfigurationError: there is no such stage, or it takes no data.
+        ConfigurationError: there is no such stage, it takes no data, or it is sized for a GPU and
+            would not train on one.
         InputError: there is no PDF.
     """
     kind = name.partition("-")[0]
     if name not in STAGES:
         raise ConfigurationError(f"There is no stage {name!r}: choose one of {', '.join(STAGES)}")
+    needs_gpu = STAGES[name].device == "cuda"
+    if needs_gpu and not (config.device.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigurationError(
+            f"The stage {name!r} is sized for a GPU with CUDA, which {config.device!r} is not "
+            f"here: train {kind!r}, which a CPU can do"
+        )
     if kind == "read":
         return read_task(config.seed, None if config.data is None else Path(config.data))
     if config.data is not None:
@@ -171,15 +178,20 @@ def export(read_run: Path, answer_run: Path, target: Path) -> Path:
     Args:
         read_run: run folder of the first stage.
         answer_run: run folder of the second.
-        target: a folder that does not exist yet.
+        target: a folder that does not exist yet, or is empty.
 
     Returns:
         `target`, with `default.json`, `vision_connector.safetensors` (bfloat16),
         `adapter_config.json` and `adapter_model.safetensors` (peft's format, bfloat16).
 
     Raises:
+        UsageError: there is something in `target`.
         WeightsError: a run has no checkpoint, is not finished, or is of the other stage.
     """
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):  # it would be replaced
+        raise UsageError(
+            f"{str(target)!r} holds something already: name a folder that is not there"
+        )
     read = _trained(read_run, ("vision_model.", "connector."))
     answer = _trained(answer_run, ("model.layers.",))
     _, tokenizer = load_smollm2(torch.bfloat16)
