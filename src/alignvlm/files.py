@@ -2,30 +2,132 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["each_line", "from_line", "read_lines", "to_line", "write_atomically"]
+from alignvlm.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows keeps what is open from being deleted by itself
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "check_target",
+    "each_line",
+    "from_line",
+    "read_lines",
+    "replacing",
+    "to_line",
+    "write_atomically",
+]
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 # JSON knows no such numbers; as strings they stay one valid line and can be read back.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a small file: the old one or the whole new one is there, never a part.
 
-    Half a surrogate pair, which no UTF-8 can hold, is written as its code.
+    See `replacing`. Half a surrogate pair, which no UTF-8 can hold, is written as its code.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of an empty file, which replaces `path` if the block succeeds.
+
+    It has reached the disk by then; if anything fails it is gone, and an older file is as it was.
+    Folders above `path` are made. A link stays one: what it points to is replaced. The file has
+    the mode that the umask gives, whatever the block's writer thinks of it.
+
+    Raises:
+        OSError: the disk is full or not writable, or there is something at `path` but no file.
+    """
+    if path.exists() and not path.is_file():  # as root one could replace a device
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path.parent)
+    with _begin(path) as file:
+        temporary = Path(file.name)
+        try:
+            yield temporary
+            temporary.chmod(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            with temporary.open("rb+") as written:  # another file if the block has replaced it
+                os.fsync(written.fileno())
+            if fcntl is None:  # Windows renames no file that is open
+                file.close()
+            temporary.replace(path)
+        except BaseException:
+            file.close()
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _begin(path: Path) -> IO[bytes]:
+    """A new empty file beside `path`; while it is open, a lock says that somebody writes it.
+
+    Two processes may write the same file at once, so each has a name of its own.
+    """
+    while True:
+        file = path.with_name(f".{path.name[:40]}.{os.urandom(8).hex()}.tmp").open("xb")
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(file.name):  # `_clear` may have come between
+            return file
+        file.close()
+
+
+@cache
+def _clear(folder: Path) -> None:
+    """Remove, once a process, what killed ones left in the folder: nobody holds its lock."""
+    for left in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(left.name):
+            with suppress(OSError):
+                if fcntl is not None:
+                    with left.open("rb") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()  # which Windows refuses while it is open
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before any work is done, a place that no file can be written to.
+
+    Raises:
+        UsageError: it is a folder or a device, or lies below a file.
+    """
+    for place, wanted, is_wanted in (
+        (path, "file", stat.S_ISREG),
+        *((parent, "folder", stat.S_ISDIR) for parent in path.parents),
+    ):
+        try:
+            mode = place.stat().st_mode
+        except OSError:  # not there
+            continue
+        if not is_wanted(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device"
+            why = "" if place is path else f" cannot be written, since {str(place)!r}"
+            raise UsageError(f"{str(path)!r}{why} is a {kind} and no {wanted}: name another place")
+        return
 
 
 def each_line(path: Path) -> Iterator[dict[str, Any] | None]:

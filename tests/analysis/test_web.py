@@ -144,8 +144,9 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, reader: PageLens)
         assert picture.size == (128, 120)
     taken = tmp_path / "folder"
     taken.mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_html(reader, taken)
+    for write in (write_html, write_png):
+        with pytest.raises(OSError, match="folder"):
+            write(reader, taken)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "folder",
         "lens.html",

@@ -30,6 +30,7 @@ _PRELOADED = (
     "alignvlm.training.loop",
     "alignvlm.training.runs",
     "alignvlm.training.vlm",
+    "faker",
     "peft",
     "pytest",
     "torch.distributed.fsdp",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,42 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"alignvlm {alignvlm.__version__}\n"
 
 
-def test_an_unknown_command_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["aks"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["aks"], "No such command 'aks' (Did you mean 'ask'): see `alignvlm --help`"),
+        (["a\x1b[31m"], "No such command 'a"),
+        (["--nope"], "No such option: --nope: see `alignvlm --help`"),
+        (["ask"], "Missing argument 'FILE... QUESTION': see `alignvlm ask --help`"),
+        (["bench", "all"], "No such command 'all': see `alignvlm bench --help`"),
+        (["rescore", "run"], "Missing option '--dialect': see `alignvlm rescore --help`"),
+        (
+            ["lens", "a.png", "--device", "tpu"],
+            "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps': see "
+            "`alignvlm lens --help`",
+        ),
+        (["data", "synth", "x", "-n", "0"], "see `alignvlm data synth --help`"),
+        (["ask", "a.png", "Why?", "--model"], "Option '--model' requires an argument: see"),
+    ],
+)
+def test_misuse_of_any_command_is_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    one_sentence: Callable[[str], str],
+) -> None:
+    assert run(arguments) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "aks" in err and "\x1b" not in err
+    assert out == "" and "\x1b" not in err
+    assert sentence in one_sentence(err)
+
+
+@pytest.mark.parametrize("command", [[], ["data"], ["bench"]])
+def test_a_group_alone_shows_its_help(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    expected = HELP / f"{'-'.join(['alignvlm', *command])}.txt"
+    assert err.rstrip() == expected.read_text(encoding="utf-8").rstrip()

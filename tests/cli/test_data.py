@@ -122,7 +122,9 @@ def test_images_elsewhere_and_a_named_source(
         (["absent.jsonl"], 1, "There is no file 'absent.jsonl'"),
         (["{rows}", "--source", "message"], 2, "(did you mean 'messages'?)"),
         (["{rows}", "--images", "/nowhere"], 1, "no images folder '/nowhere'"),
-        (["{rows}", "-o", "{rows}/x.html"], 1, "The report cannot be written"),
+        (["{rows}", "-o", "{rows}/x.html"], 2, "x.html' cannot be written, since"),
+        (["{rows}", "-o", "{rows}"], 2, "does not end in .html"),
+        (["{rows}", "-o", "{rows}.html"], 2, "would be replaced by"),
     ],
 )
 def test_what_cannot_be_checked_is_one_sentence(
@@ -133,6 +135,26 @@ def test_what_cannot_be_checked_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
     one_sentence: Callable[[str], str],
 ) -> None:
+    rows.with_name(f"{rows.name}.html").hardlink_to(rows)
+    before = rows.read_bytes()
     filled = [argument.format(rows=rows) for argument in arguments]
     assert run(["data", "check", *filled]) == status
     assert message in one_sentence(capsys.readouterr().err)
+    assert rows.read_bytes() == before
+
+
+def test_a_full_disk_below_the_report(
+    rows: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    one_sentence: Callable[[str], str],
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    page = rows.with_name("report.html")
+    monkeypatch.setattr("os.fsync", refuse)
+    assert run(["data", "check", str(rows), "-o", str(page)]) == 1
+    sentence = one_sentence(capsys.readouterr().err)
+    assert "The report cannot be written" in sentence and "(No space left on device)" in sentence
+    assert not list(rows.parent.glob("*report.html*"))

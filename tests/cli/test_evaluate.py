@@ -194,11 +194,13 @@ def test_rows_may_name_their_metrics(
         (["--data", "mine.jsonl", "--metric", "anl"], "did you mean 'anls'?"),
         (["--data", "mine.jsonl", "--metric", "anls", "--dialect", "mine"], "no dialect 'mine'"),
         (["--data", "mine.jsonl", "--metric", "anls", "--prompt", "Hm"], "{question}"),
+        (["--data", "mine.jsonl", "--metric", "anls", "-o", "mine.jsonl"], "a file and no folder"),
+        (["--data", "mine.jsonl", "--metric", "mmvet"], "give --judge a file of replies or an end"),
     ],
 )
-def test_misuse(refused: Refused, arguments: list[str], said: str) -> None:
+def test_misuse(refused: Refused, speller: type[Speller], arguments: list[str], said: str) -> None:
     status, err = refused(arguments)
-    assert status == 2 and said in err
+    assert status == 2 and said in err and speller.num_asked == 0
 
 
 @pytest.mark.parametrize(
@@ -288,6 +290,27 @@ def test_a_judge_of_recorded_replies(
     replies.unlink()
     assert run(["rescore", "runs/eval/default", "--dialect", "vlmevalkit-2026.08"]) == 0
     assert "mmvet@vlmevalkit-2026.08  55.00" in capsys.readouterr().out
+
+
+def test_a_grade_that_is_no_number_is_null_everywhere(
+    speller: type[Speller],
+    questions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """VLMEvalKit takes "nan" for a grade."""
+    monkeypatch.setattr(
+        "alignvlm.evaluation.running.judging.open_judge", lambda _: lambda prompt, heat: "nan"
+    )
+    own = ["eval", "--data", str(questions), "--metric", "mmvet", "--judge", "x", "--run", "one"]
+    assert run([*own, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["benchmarks"]["mine"]
+    assert printed["headline"]["value"] is None
+    kept = json.loads(Path("one/mine/scores.json").read_text(), parse_constant=pytest.fail)
+    assert kept == printed
+    assert run(["rescore", "one", "--dialect", PAPER, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert again["benchmarks"]["mine"] == printed
 
 
 def test_a_folder_of_tsv_files_is_a_data_home(speller: type[Speller], tmp_path: Path) -> None:

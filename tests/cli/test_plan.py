@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import typer
+from huggingface_hub.utils import logging as hub_logging
+from transformers import AutoConfig
 
 from alignvlm.cli import plan, terminal
 
@@ -65,6 +68,34 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     assert found["step"]["visual_tokens"] == 4 * 144
     assert found["fits"] is True
+
+
+def test_samples_that_no_row_holds_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["llama-3.2-1b-stage2", "--set", "batches.max_tokens=5120"]
+    assert run(*arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(lines)
+    assert "Warning: A sample of bigdocs, as assumed, has 7,690 tokens and batches.max_tok" in said
+    assert run(*arguments, "--json") == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert f"Warning: {warning}" in said
+
+
+def test_without_a_network_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Hub's client reports each of its tries."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        hub_logging.get_logger("huggingface_hub.utils._http").warning("'[Errno -2] Name' thrown")
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    assert run("base-vlm-stage2") == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "Qwen/Qwen2-VL-2B is not on this machine" in printed
+    assert hub_logging.get_verbosity() < logging.CRITICAL, "only as long as that takes"
 
 
 def test_one_gpu_shares_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -347,10 +347,7 @@ def test_a_gpu_that_is_too_small_is_named_before_the_model_is_loaded(
     from alignvlm.training import runs
     from alignvlm.training.cost.plan import RESERVE_BYTES, make_plan
 
-    parts = ModelConfig(
-        vision="document-encoder", llm="smollm2-135m", vision_options={"tile_px": 64}
-    )
-    config = replace(tiny_recipe, model=parts, precision="bfloat16")
+    config = replace(tiny_recipe, precision="bfloat16")
     monkeypatch.setitem(recipes._RECIPES, "tiny", lambda: config)
     held = make_plan(config, 1, 10**12).memory.total
     limit = held + RESERVE_BYTES if room == 2.0 else int(room * held)

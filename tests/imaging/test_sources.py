@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from alignvlm.errors import AlignVLMError, InputError, LimitError, UnsupportedImageError, UsageError
 from alignvlm.imaging.sources import parse_pages, quoted, read_source, sniff
 from alignvlm.limits import DEFAULT_LIMITS, Limits
+
+
+def tga(**options: Any) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (300, 200)).save(buffer, "TGA", **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -158,6 +167,9 @@ def test_formats_are_told_by_content(data: bytes, kind: str) -> None:
         (b"%!PS-Adobe-3.0 EPSF", "a PostScript file"),
         (b"SIMPLE  =                    T", "a FITS image"),
         (b"\0\0\1\0\1\0", "an icon"),
+        (b"\0\0\2\0\1\0" + bytes(30), "an icon"),  # a cursor
+        (tga(), "a TGA image"),
+        (tga(compression="tga_rle"), "a TGA image"),
         (b"P6\n2 2\n255\n", "a Netpbm image"),
         (b"\0\0\0\x18ftypheic", "a HEIC image"),
         (b"\0\0\0\x1cftypavif", "an AVIF image"),

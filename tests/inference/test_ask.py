@@ -222,6 +222,12 @@ def test_an_empty_question_comes_before_the_file(question: str) -> None:
             call("no-such-file.png", question)
 
 
+@pytest.mark.parametrize("question", [None, b"Why?", 3])
+def test_a_question_is_text(page_path: Path, question: Any) -> None:
+    with pytest.raises(UsageError, match=r"The question is a \w+ and no text: write one"):
+        alignvlm.ask(page_path, question)
+
+
 def test_a_bad_file_comes_before_the_model() -> None:
     with pytest.raises(InputError, match="There is no file"):
         ask("no-such-file.png", "What?", model="no-such-model")

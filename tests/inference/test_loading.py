@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alignvlm.cli import run
-from alignvlm.errors import ConfigurationError, WeightsError
+from alignvlm.errors import ConfigurationError, UsageError, WeightsError
 from alignvlm.inference import loading
 from alignvlm.inference.answerer import ModelAnswerer
-from alignvlm.inference.loading import find_model, load_model, load_processor
+from alignvlm.inference.ask import ask
+from alignvlm.inference.loading import find_model, load_config, load_model, load_processor
 from alignvlm.model import compat
 
 CPU = torch.device("cpu")
@@ -101,14 +105,88 @@ def test_a_damaged_processor(own_folder: Path, name: str) -> None:
     assert str(caught.value).isprintable()
 
 
+def set_in(path: Path, **values: Any) -> None:
+    """Change settings of a JSON file; those of a part are given as a dictionary."""
+    content = json.loads(path.read_text())
+    for name, value in values.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(content))
+
+
+def break_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% if %}")
+
+
+def forget_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def refuse_in_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
+
+
+def unknown_tiling(folder: Path) -> None:
+    set_in(folder / "config.json", tiling={"max_tile": 3})
+
+
+def unknown_tiling_of_the_processor(folder: Path) -> None:
+    content = json.loads((folder / "processor_config.json").read_text())
+    content["image_processor"]["tiling"]["max_tile"] = 3
+    (folder / "processor_config.json").write_text(json.dumps(content))
+
+
+def unknown_connector(folder: Path) -> None:
+    set_in(folder / "config.json", connector={"name": "aling"})
+
+
+def strange_config(folder: Path) -> None:
+    set_in(folder / "config.json", text_config=3)
+
+
+def cut_config(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text()[:-20])
+
+
+def config_that_is_a_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (break_template, "The chat template in FOLDER is missing or cannot be used: save"),
+        (forget_template, "The chat template in FOLDER is missing or cannot be used: save"),
+        (refuse_in_template, "The chat template in FOLDER is missing or cannot be used: save"),
+        (unknown_tiling, "max_tile"),
+        (unknown_tiling_of_the_processor, "The processor in "),
+        (unknown_connector, "There is no connector 'aling'"),
+        (strange_config, "The config.json in FOLDER is damaged: save"),
+        (cut_config, "The config.json in FOLDER is damaged: save"),
+        (config_that_is_a_list, "The config.json in FOLDER is damaged: save"),
+    ],
+    ids=lambda part: getattr(part, "__name__", ""),
+)
 def test_a_bad_folder_on_the_command_line(
-    own_folder: Path, page_path: Path, capfd: pytest.CaptureFixture[str]
+    spoil: Callable[[Path], None],
+    expected: str,
+    own_folder: Path,
+    page_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (own_folder / "config.json").write_text("[]")
-    assert run(["ask", str(page_path), "Why?", "--model", str(own_folder)]) == 1
+    spoil(own_folder)
+    assert run(["ask", str(page_path), "Why?", "--model", str(own_folder), "--device", "cpu"]) == 1
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.count("\n") == 1 and err.startswith("Error: ")
+    said = [line for line in err.splitlines() if not line.startswith("Running on ")]
+    assert len(said) == 1 and said[0].startswith("Error: ")
+    assert expected.replace("FOLDER", f"'{own_folder}'") in said[0]
+    assert str(own_folder) in said[0] and "internal" not in said[0]
+
+
+def test_a_language_model_is_no_model_of_ours(base_folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="of type 'llama', not an AlignVLM model"):
+        load_config(base_folder)
 
 
 def test_a_hub_id_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -135,13 +213,30 @@ def test_a_hub_id_in_the_local_cache_needs_no_network(
     assert find_model("someone/something").samefile(repository / "snapshots" / revision)
 
 
-def test_an_absent_device_is_told_before_the_model_is_looked_for(page_path: Path) -> None:
-    from alignvlm.errors import UsageError
-    from alignvlm.inference.ask import ask
-
-    answerer = ModelAnswerer("nowhere", "mps" if torch.cuda.is_available() else "cuda")
+def test_an_absent_device_is_told_before_the_default_is_assembled(
+    page_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "find_model", lambda _: pytest.fail("assembled it"))
+    answerer = ModelAnswerer(None, "mps" if torch.cuda.is_available() else "cuda")
     with pytest.raises(UsageError, match="has no device"):
         ask(page_path, "Why?", model=answerer)
+
+
+@pytest.mark.parametrize("command", ["ask", "lens"])
+@pytest.mark.parametrize("model", ["nowhere", "config.json"])
+def test_a_wrong_model_is_told_without_torch(page_path: Path, command: str, model: str) -> None:
+    arguments = [command, str(page_path), *(["Why?"] if command == "ask" else [])]
+    code = (
+        "import sys; from alignvlm.cli import run\n"
+        f"assert run({[*arguments, '--model', model]!r}) == 1\n"
+        "assert 'torch' not in sys.modules"
+    )
+    (page_path.parent / "config.json").touch()
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=page_path.parent, capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr.count("\n")) == (0, 1), process.stderr
+    assert f"'{model}'" in process.stderr
 
 
 def test_quiet_restores_what_was_set() -> None:

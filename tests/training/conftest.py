@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -10,6 +9,9 @@ import pytest
 
 from alignvlm.errors import MissingDependencyError
 from alignvlm.synth import Font, find_fonts
+
+# By their paths other processes find them too.
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "builders")]
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +21,3 @@ def fonts() -> list[Font]:
         return find_fonts("train")
     except MissingDependencyError:
         pytest.skip("no fonts on this machine: bash scripts/get_fonts.sh")
-
-
-def _load(name: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-for _name in ("tiny_task", "tiny_vlm", "foreign_vlm", "several"):
-    _load(_name)

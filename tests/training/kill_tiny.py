@@ -1,27 +1,21 @@
-"""Trains a tiny run, killing it again and again, until enough kills have hit.
-
-Everything heavy is imported once; each attempt is a fork of this process, which itself never
-computes anything. Arguments: a folder, then JSON: {"kills": ..., "num_workers": ..., "seed": ...}.
-Prints JSON: for each phase of a run how many kills hit it.
-"""
+"""Tiny runs that are killed: by others again and again, until enough have hit; by themselves."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import shutil
 import signal
-import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import peft  # noqa: F401, half a second in every fork otherwise
+import tiny_task
 import tiny_vlm as tiny
 import torch
+import warm
 from PIL import Image
 
 from alignvlm.training.configuration import (
@@ -102,87 +96,104 @@ def whole_run(folder: Path, run: Path, num_workers: int) -> None:
     train(task, settings, run, max_bad_share=config.max_bad_share)
 
 
-def fork(action: Callable[[], None]) -> int:
-    """Process id of a copy of this process that does this and ends."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        action()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+def kill_until(folder: Path, num_kills: int, num_workers: int) -> tuple[Counter[str], list[Path]]:
+    """Kills runs and has them go on, until that many kills have hit, every phase among them.
+
+    Args:
+        folder: as `prepare` left it; a run that nobody kills is made in `whole`.
+        num_kills: that hit a process at work.
+        num_workers: of each run.
+
+    Returns:
+        For each phase of a run how many kills hit it, and the folders of the runs, all complete.
+    """
+    rng = random.Random(20250203)
+    whole = launch(folder, folder / "whole", num_workers)
+    start = time.monotonic()
+    finish(whole)
+    seconds = 0.5 * (time.monotonic() - start)
+    phases: Counter[str] = Counter()
+    runs: list[Path] = []
+
+    def wants_more() -> bool:
+        return phases.total() < num_kills or len(phases) < NUM_PHASES
+
+    while wants_more():
+        run = folder / f"killed-{len(runs)}"
+        phase: str | None = ""
+        while phase is not None and wants_more():
+            phase = kill_somewhere(launch(folder, run, num_workers), run, rng, seconds)
+            if phase is not None:
+                phases[phase] += 1
+        if phase is not None:
+            finish(launch(folder, run, num_workers))
+        runs.append(run)
+    return phases, runs
 
 
-def finish(child: int) -> None:
+def launch(folder: Path, run: Path, num_workers: int) -> BaseProcess:
+    stderr = run.with_name(f"{run.name}.stderr")
+    return warm.start(whole_run, folder, run, num_workers, stderr=stderr)
+
+
+def finish(process: BaseProcess) -> None:
     """Waits for a process that nobody kills."""
-    _, status = os.waitpid(child, 0)
-    if status != 0:
-        sys.exit(f"A run that nobody killed ended with {status}")
+    process.join(PATIENCE_S)
+    assert process.exitcode == 0, f"A run that nobody killed ended with {process.exitcode}"
 
 
 def is_saving(run: Path) -> bool:
     return any(run.glob(".step-*.part"))
 
 
-def kill_somewhere(child: int, run: Path, rng: random.Random, early_s: float) -> str | None:
+def kill_somewhere(
+    process: BaseProcess, run: Path, rng: random.Random, early_s: float
+) -> str | None:
     """Kills the process early, within a save, or after one; the phase, None if it was done."""
     aim = rng.choice(("early", "saving", "saved")) if run.exists() else "early"
     before, start = set(run.glob("step-*")), time.monotonic()
     delay = rng.random() * {"early": early_s, "saving": 0.01, "saved": 0.05}[aim]
-    while time.monotonic() < start + PATIENCE_S:
+    while process.is_alive() and time.monotonic() < start + PATIENCE_S:
         has_saved = set(run.glob("step-*")) != before
         if aim == "early" or (has_saved and (aim == "saved" or is_saving(run))):
             break
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return ended(status)
-        time.sleep(0.0005)
+        time.sleep(0.001)
     time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        return ended(status)
+    process.kill()
+    process.join()
+    if process.exitcode != -signal.SIGKILL:
+        finish(process)
+        return None
     if is_saving(run):
         return "saving"
     return "between saves" if any(run.glob("step-*")) else "before a checkpoint"
 
 
-def ended(status: int) -> None:
-    if status != 0:
-        sys.exit(f"A run that went on ended with {status}")
+def killed_with_a_part_of_the_model(run: Path, is_in_place: bool) -> None:
+    """Ends with the weights on disk and without the processor, or before it could tidy up."""
+    torch.set_num_threads(1)
+    real = shutil.rmtree
+
+    def rmtree(path: Path, **options: bool) -> None:
+        if path.name.startswith(".model."):
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path, **options)
+
+    if is_in_place:
+        shutil.rmtree = rmtree
+    else:
+        tiny.AlignVLMProcessor.save_pretrained = lambda *_, **__: os.kill(
+            os.getpid(), signal.SIGKILL
+        )
+    train(tiny.make_task(), tiny.config(checkpoint_every=2), run)
 
 
-def main() -> None:
-    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    workers, rng = options["num_workers"], random.Random(options["seed"])
-    finish(fork(lambda: prepare(folder)))
-    start = time.monotonic()
-    finish(fork(lambda: whole_run(folder, folder / "whole", workers)))
-    seconds = 0.5 * (time.monotonic() - start)
-    phases: Counter[str] = Counter()
-    runs: list[str] = []
+def killed_after(step: int, run: Path) -> None:
+    """Ends after so many steps of the tiny task."""
+    torch.set_num_threads(1)
 
-    def wants_more() -> bool:
-        return sum(phases.values()) < options["kills"] or len(phases) < NUM_PHASES
+    def on_step(done: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    while wants_more():
-        run = folder / f"killed-{len(runs)}"
-        phase: str | None = ""
-        while phase is not None and wants_more():
-            child = fork(lambda run=run: whole_run(folder, run, workers))
-            phase = kill_somewhere(child, run, rng, seconds)
-            if phase is not None:
-                phases[phase] += 1
-        if phase is not None:
-            finish(fork(lambda run=run: whole_run(folder, run, workers)))
-        runs.append(run.name)
-    print(json.dumps({"phases": phases, "runs": runs}))
-
-
-if __name__ == "__main__":
-    main()
+    train(tiny_task.TinyTask(), tiny_task.tiny_config(), run, on_step=on_step)

@@ -1,51 +1,39 @@
-"""Trains the tiny model in this process, for tests that start several or end one.
-
-Arguments: run folder, then JSON: {"config": ..., "batches": ..., "samples": ..., "kill_at": ...,
-"stop_at": ..., "evaluate": ...}.
-"""
+"""Trains the tiny model, in this process or as one of several."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny_vlm
+import tiny_vlm as tiny
 import torch
 
-from alignvlm.errors import AlignVLMError
 from alignvlm.training.loop import train
 
 
-def main() -> None:
+def run_tiny(run: Path, options: dict[str, Any]) -> None:
+    """A run of the processes that the environment names, alone where it names none.
+
+    Args:
+        run: its folder.
+        options: {"config": ..., "batches": ..., "samples": ..., "stop_at": ..., "evaluate": ...};
+            process 0 gets SIGTERM after the step `stop_at`.
+    """
     torch.set_num_threads(1)
-    run, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    drawn = options.get("samples", {})
-    samples = tiny_vlm.DrawnSamples(
-        broken=frozenset(drawn.get("broken", ())),
-        damaged=frozenset(drawn.get("damaged", ())),
-        alternate=drawn.get("alternate", False),
-    )
     if options.get("config", {}).get("sharding") == "zero3":
         _without_kernels()
-    task = tiny_vlm.make_task(samples, **options.get("batches", {}))
-    kill_at, stop_at = options.get("kill_at"), options.get("stop_at")
+    samples = tiny.DrawnSamples(**options.get("samples", {}))
+    task = tiny.make_task(samples, **options.get("batches", {}))
 
     def on_step(step: int) -> None:
-        if step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if step == stop_at and int(os.environ.get("RANK", 0)) == 0:
+        if step == options.get("stop_at") and int(os.environ.get("RANK", 0)) == 0:
             signal.raise_signal(signal.SIGTERM)
 
-    config = tiny_vlm.config(**options.get("config", {}))
-    evaluate = tiny_vlm.evaluate if options.get("evaluate") else None
-    try:
-        train(task, config, run, on_step=on_step, evaluate=evaluate)
-    except AlignVLMError as error:
-        sys.exit(str(error))
+    config = tiny.config(**options.get("config", {}))
+    evaluate = tiny.evaluate if options.get("evaluate") else None
+    train(task, config, run, on_step=on_step, evaluate=evaluate)
 
 
 def _without_kernels() -> None:
@@ -53,7 +41,3 @@ def _without_kernels() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-if __name__ == "__main__":
-    main()

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import tiny_vlm as tiny
 import torch
+import warm
+from run_tiny import run_tiny
 from safetensors.torch import load_file
 
-from alignvlm.training.loop import train
 from alignvlm.training.tracking import read_log
-
-SCRIPT = Path(__file__).with_name("run_tiny.py")
 
 # Small steps: Adam's first ones are of the size of the rate whatever the gradient, and turn the
 # last digit of a gradient near zero into a step in the other direction. What is looked at between
@@ -35,53 +29,47 @@ MIXED = {
 
 def launch(
     run: Path, options: Sequence[dict[str, Any]], env: Mapping[str, str] | None = None
-) -> list[subprocess.Popen[str]]:
-    """A process for each of the options, under way."""
+) -> list[BaseProcess]:
+    """A process for each of the options, under way; each ends as a command does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     many = len(options)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(many)}
     return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(run), json.dumps(own)],
-            env={
-                **os.environ, "OMP_NUM_THREADS": "1", **shared, "RANK": str(rank),
-                "LOCAL_RANK": str(rank), **(env or {}),
-            },
-            stderr=subprocess.PIPE,
-            text=True,
+        warm.start(
+            run_tiny, run, own, stderr=_stderr(run, rank), finalize=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **(env or {})},
         )
         for rank, own in enumerate(options)
     ]  # fmt: skip
 
 
-def end(processes: Sequence[subprocess.Popen[str]], status: int = 0) -> list[str]:
+def end(run: Path, processes: Sequence[BaseProcess], status: int = 0) -> list[str]:
     """Their stderr, once all of them have ended with this status."""
     try:
-        said = [process.communicate(timeout=100)[1] for process in processes]
+        for process in processes:
+            process.join(timeout=100)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [status] * len(processes), said
+    said = [_stderr(run, rank).read_text() for rank in range(len(processes))]
+    assert [process.exitcode for process in processes] == [status] * len(processes), said
     return said
 
 
 def start(run: Path, options: dict[str, Any], env: Mapping[str, str] | None = None) -> list[str]:
     """Trains in two processes to a good end; their stderr."""
-    return end(launch(run, [options] * 2, env))
+    return end(run, launch(run, [options] * 2, env))
 
 
-def train_here(run: Path, stop_at: int | None = None, **options: Any) -> None:
-    def on_step(step: int) -> None:
-        if step == stop_at:
-            signal.raise_signal(signal.SIGTERM)
+def _stderr(run: Path, rank: int) -> Path:
+    return run.with_name(f"{run.name}-{rank}.stderr")
 
-    task = tiny.make_task(
-        tiny.DrawnSamples(**options.get("samples", {})), **options.get("batches", {})
-    )
-    evaluate = tiny.evaluate if options.get("evaluate") else None
-    train(task, tiny.config(**options["config"]), run, on_step=on_step, evaluate=evaluate)
+
+def train_here(run: Path, **options: Any) -> None:
+    """The same in this process."""
+    run_tiny(run, options)
 
 
 def losses(run: Path) -> list[float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_vlm as tiny
 import torch
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,6 @@ from alignvlm.training.configuration import BatchConfig
 from alignvlm.training.encoding import Encoder
 from alignvlm.training.task import MicroBatch, Share
 
-HERE = str(Path(__file__).parent)
 LIMITS = {"num_samples": 7, "max_tokens": 256, "max_tiles": 12, "max_text_tokens": 100}
 
 
@@ -218,17 +217,18 @@ def assert_equal(ours: list[list[MicroBatch]], theirs: list[list[MicroBatch]]) -
 @pytest.mark.timeout(200)
 def test_workers_change_nothing(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """None, one and two, beside the planner's; what they raise is said as if there were none."""
-    monkeypatch.syspath_prepend(HERE)  # spawned processes import the samples' module by name
     samples = tiny.DrawnSamples(broken=frozenset({9}), damaged=frozenset({16}))
     none = steps_of(make(processor, samples), 4)
-    assert_equal(steps_of(make(processor, samples), 4, num_workers=1), none)
     options = batches_module.worker_options
 
-    def forked(num_workers: int) -> dict[str, Any]:  # a tenth of the time
-        return options(num_workers) | {"multiprocessing_context": "fork" if num_workers else None}
+    def warmer(num_workers: int) -> dict[str, Any]:
+        contexts = {"spawn": warm.CONTEXT, None: None}
+        asked = options(num_workers)
+        return asked | {"multiprocessing_context": contexts[asked["multiprocessing_context"]]}
 
-    monkeypatch.setattr(batches_module, "worker_options", forked)
-    assert_equal(steps_of(make(processor, samples), 4, num_workers=2), none)
+    monkeypatch.setattr(batches_module, "worker_options", warmer)
+    for num_workers in (1, 2):
+        assert_equal(steps_of(make(processor, samples), 4, num_workers=num_workers), none)
     broken = make(processor, tiny.DrawnSamples(), max_text_tokens=1, num_samples=1)
     with pytest.raises(TrainingError, match=r"^50 samples one after the other cannot be used"):
         steps_of(broken, 2, num_workers=2)

@@ -9,13 +9,14 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 import tiny_vlm as tiny
 import torch
+import warm
+from kill_tiny import kill_until, killed_with_a_part_of_the_model, prepare
 
 from alignvlm.errors import AlignVLMError, WeightsError
 from alignvlm.files import read_lines
@@ -23,7 +24,6 @@ from alignvlm.training import checkpoint
 from alignvlm.training.loop import train
 from alignvlm.training.tracking import read_log
 
-SCRIPT = Path(__file__).with_name("kill_tiny.py")
 NUM_KILLS = int(os.environ.get("ALIGNVLM_KILLS", "20"))
 IS_LONG = NUM_KILLS > 20
 
@@ -32,27 +32,15 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in read_log(run)]
 
 
-def kill(folder: Path, num_kills: int, num_workers: int) -> dict[str, dict[str, int]]:
-    options = {"kills": num_kills, "num_workers": num_workers, "seed": 20250203}
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), json.dumps(options)],
-        check=False, capture_output=True, text=True,
-        timeout=60 + 60 * num_kills * (1 + num_workers),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
-
-
 @pytest.mark.timeout(240 if not IS_LONG else 0)
 @pytest.mark.parametrize(
     ("num_kills", "num_workers"), [(NUM_KILLS, 0), *([(NUM_KILLS // 5, 2)] if IS_LONG else [])]
 )
 def test_killed_at_any_instant(tmp_path: Path, num_kills: int, num_workers: int) -> None:
     """Losses, weights and optimizer, bit for bit: packing, weights, several epochs, dropout."""
-    found = kill(tmp_path, num_kills, num_workers)
-    phases, runs = found["phases"], found["runs"]
-    assert sum(phases.values()) >= num_kills
+    prepare(tmp_path)
+    phases, runs = kill_until(tmp_path, num_kills, num_workers)
+    assert phases.total() >= num_kills
     assert set(phases) == {"before a checkpoint", "saving", "between saves"}, phases
     whole = tmp_path / "whole"
     assert len(losses(whole)) == 10
@@ -60,8 +48,7 @@ def test_killed_at_any_instant(tmp_path: Path, num_kills: int, num_workers: int)
     assert kinds == {"broken", "too_long"}
     files = ["model/model.safetensors", "step-00000010/weights.safetensors",
              "step-00000010/optimizer.safetensors"]  # fmt: skip
-    for name in runs:
-        run = tmp_path / name
+    for run in runs:
         assert losses(run) == losses(whole)
         for file in files:
             assert (run / file).read_bytes() == (whole / file).read_bytes()
@@ -87,10 +74,17 @@ class Full:
         self.real(descriptor)
 
 
-@pytest.fixture
-def half_done(tmp_path: Path) -> Path:
-    """A run of six steps after three of them."""
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps that nothing disturbs."""
+    run = tmp_path_factory.mktemp("whole")
+    train(tiny.make_task(), tiny.config(checkpoint_every=2), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def after_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("half")
 
     def stop(step: int) -> None:
         if step == 3:
@@ -102,10 +96,16 @@ def half_done(tmp_path: Path) -> Path:
     return run
 
 
+@pytest.fixture
+def half_done(after_three: Path, tmp_path: Path) -> Path:
+    """The same run after three of its steps, to be done with as one likes."""
+    return shutil.copytree(after_three, tmp_path / "run")
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the names of open files")
 @pytest.mark.parametrize("after", [0, 1, 2, 4])
 def test_a_full_disk_loses_nothing_older(
-    half_done: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    half_done: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     older = {p: p.read_bytes() for p in half_done.rglob("step-*/*")}
     assert older
@@ -119,19 +119,19 @@ def test_a_full_disk_loses_nothing_older(
     assert {p: p.read_bytes() for p in half_done.rglob("step-*/*")} == older
     assert not list(half_done.glob(".step-*"))
     train(tiny.make_task(), tiny.config(checkpoint_every=2), half_done)
-    assert_like_unbroken(half_done)
+    assert_same_run(half_done, whole)
 
 
-def assert_like_unbroken(run: Path) -> None:
-    whole = run.parent / "whole"
-    train(tiny.make_task(), tiny.config(checkpoint_every=2), whole)
-    assert losses(run) == losses(whole)
-    ours, theirs = (r / "model" / "model.safetensors" for r in (run, whole))
+def assert_same_run(run: Path, other: Path) -> None:
+    assert losses(run) == losses(other)
+    ours, theirs = (r / "model" / "model.safetensors" for r in (run, other))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("write", ["weights.safetensors", "optimizer.safetensors"])
-def test_a_write_that_fails(half_done: Path, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
+def test_a_write_that_fails(
+    half_done: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
     """safetensors has an error of its own for a full disk."""
     real = checkpoint.save_file
 
@@ -147,11 +147,13 @@ def test_a_write_that_fails(half_done: Path, monkeypatch: pytest.MonkeyPatch, wr
             train(tiny.make_task(), tiny.config(checkpoint_every=2), half_done)
     assert [p.name for p in half_done.glob("*step-*")] == ["step-00000002"]
     train(tiny.make_task(), tiny.config(checkpoint_every=2), half_done)
-    assert_like_unbroken(half_done)
+    assert_same_run(half_done, whole)
 
 
 @pytest.mark.parametrize("damage", ["no marker", "cut"])
-def test_a_folder_that_is_not_whole_is_never_loaded(half_done: Path, damage: str) -> None:
+def test_a_folder_that_is_not_whole_is_never_loaded(
+    half_done: Path, whole: Path, damage: str
+) -> None:
     """A newer one that lacks its marker, or a file of which is cut, counts as none."""
     newer = half_done / "step-00000005"
     shutil.copytree(half_done / "step-00000002", newer)
@@ -165,7 +167,7 @@ def test_a_folder_that_is_not_whole_is_never_loaded(half_done: Path, damage: str
     found = checkpoint.latest(half_done)
     assert found is not None and found.step == 2
     train(tiny.make_task(), tiny.config(checkpoint_every=2), half_done)
-    assert_like_unbroken(half_done)
+    assert_same_run(half_done, whole)
 
 
 def test_a_whole_folder_that_cannot_be_read_is_named(half_done: Path) -> None:
@@ -174,6 +176,23 @@ def test_a_whole_folder_that_cannot_be_read_is_named(half_done: Path) -> None:
     weights.write_bytes(b"\xff" * weights.stat().st_size)
     with pytest.raises(WeightsError, match=r"step-00000002 cannot be read \(SafetensorError\)"):
         checkpoint.latest(half_done)
+
+
+@pytest.mark.parametrize("is_in_place", [False, True])
+def test_a_half_written_model_goes_at_the_next_start(
+    half_done: Path, whole: Path, tmp_path: Path, is_in_place: bool
+) -> None:
+    process = warm.start(
+        killed_with_a_part_of_the_model, half_done, is_in_place, stderr=tmp_path / "stderr"
+    )
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
+    (part,) = half_done.glob(".model.*.part")
+    assert any(part.rglob("model.safetensors")) != is_in_place
+    assert (half_done / "model").exists() == is_in_place
+    train(tiny.make_task(), tiny.config(checkpoint_every=2), half_done)
+    assert not list(half_done.glob(".*.part"))
+    assert_same_run(half_done, whole)
 
 
 @pytest.mark.parametrize("keep", [1, 3])

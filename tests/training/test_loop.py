@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_task as tiny
 import torch
+import warm
+from kill_tiny import killed_after
 
 from alignvlm.errors import ConfigurationError, TrainingError
 from alignvlm.training.loop import train
@@ -17,7 +17,6 @@ from alignvlm.training.schedule import learning_rate_at
 from alignvlm.training.task import Loss
 from alignvlm.training.tracking import read_log
 
-HERE = str(Path(__file__).parent)
 # Losses of the tiny task, CPU, float32: a change that is not meant to move numbers leaves them.
 GOLDEN = Path(__file__).with_name("golden_tiny.json")
 
@@ -45,18 +44,10 @@ def test_twenty_steps_are_ten_and_ten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("killed_at", [1, 7, 10])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, killed_at: int) -> None:
     """SIGKILL after some step, then the same command again: the losses of an unbroken run."""
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import os, signal, pathlib, tiny_task\n"
-        "from alignvlm.training.loop import train\n"
-        "kill = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == int(sys.argv[3]) "
-        "else None\n"
-        "run = pathlib.Path(sys.argv[2])\n"
-        "train(tiny_task.TinyTask(), tiny_task.tiny_config(), run, on_step=kill)\n"
-    )
-    command = [sys.executable, "-c", script, HERE, str(tmp_path / "run")]
-    killed = subprocess.run([*command, str(killed_at)], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    stderr = tmp_path / "stderr"
+    process = warm.start(killed_after, killed_at, tmp_path / "run", stderr=stderr)
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL, stderr.read_text()
     task = tiny.TinyTask()
     train(task, tiny.tiny_config(), tmp_path / "run")
     assert losses(tmp_path / "run") == json.loads(GOLDEN.read_text())
@@ -67,8 +58,7 @@ def test_losses_are_golden(tmp_path: Path) -> None:
     assert losses(tmp_path) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-6)
 
 
-def test_workers_do_not_change_the_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(HERE)  # worker processes import the source's module by name
+def test_workers_do_not_change_the_losses(tmp_path: Path) -> None:
     train(tiny.TinyTask(), tiny.tiny_config(num_steps=4), tmp_path / "none")
     train(tiny.TinyTask(), tiny.tiny_config(num_steps=4, num_workers=1), tmp_path / "one")
     assert losses(tmp_path / "none") == losses(tmp_path / "one")

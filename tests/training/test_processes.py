@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -109,11 +108,11 @@ def test_sigterm_to_all_processes_saves(tmp_path: Path) -> None:
     running = launch(tmp_path, [options] * 2)
     log = tmp_path / "log.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 1):
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.1)
+        assert all(process.is_alive() for process in running)
+        time.sleep(0.02)
     for process in running:
-        process.send_signal(signal.SIGTERM)
-    end(running)
+        process.terminate()
+    end(tmp_path, running)
     (saved,) = tmp_path.glob("step-*")
     assert saved.name == f"step-{len(losses(tmp_path)):08d}"
 
@@ -136,7 +135,7 @@ def test_different_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_ends_the_main_process_ends_all(tmp_path: Path) -> None:
     """The run folder is looked at by one of them alone."""
     (tmp_path / "config.json").write_text('{"seed": 7}')
-    said = end(launch(tmp_path, [{}] * 2), status=1)
+    said = end(tmp_path, launch(tmp_path, [{}] * 2), status=1)
     assert all("was started with another seed" in text for text in said)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections import namedtuple
@@ -130,6 +131,38 @@ def test_an_unusable_cache_folder_is_named(tmp_path, monkeypatch):
         monkeypatch.setenv("ALIGNVLM_CACHE", str(place))
         with pytest.raises(WeightsError, match=r"cannot be stored in .*file.*ALIGNVLM_CACHE"):
             cache.ensure_folder("model", build_two_files, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch):
+    monkeypatch.setenv("ALIGNVLM_CACHE", "/proc/nope")
+    with pytest.raises(WeightsError, match=r"cannot be stored in /proc/nope .*ALIGNVLM_CACHE"):
+        cache.ensure_folder("model", build_two_files, 0)
+
+
+def test_a_file_that_a_builder_misses_is_not_taken_for_the_cache(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        cache.ensure_folder("model", lambda _: (tmp_path / "absent").read_bytes(), 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
+def test_others_can_read_what_the_umask_lets_them(own_cache):
+    def build(folder: Path) -> None:
+        build_two_files(folder)
+        (folder / "below").mkdir()
+        (folder / "below" / "private").touch(0o600)
+        (folder / "model.bin").chmod(0o600)  # as safetensors does
+
+    before = os.umask(0o027)
+    try:
+        folder = cache.ensure_folder("model", build, 0)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in own_cache.rglob("*")}
+    assert modes.pop("model") == modes.pop("below") == 0o750
+    modes.pop("model.lock")
+    assert modes == dict.fromkeys(("config.json", "model.bin", "private", cache.MARKER), 0o640)
+    assert folder.is_dir()
 
 
 def test_an_error_that_is_no_refusal_to_write_passes_through(own_cache):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alignvlm.analysis.lens import PageLens
-from alignvlm.analysis.web import write_atomically
+from alignvlm.files import write_atomically
 
 __all__ = ["draw_overlay", "write_png"]
 

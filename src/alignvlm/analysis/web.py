@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -25,8 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alignvlm.analysis.lens import LensLine, PageLens, TilePlace
+from alignvlm.files import write_atomically
 
-__all__ = ["render_html", "write_atomically", "write_html"]
+__all__ = ["render_html", "write_html"]
 
 SCRIPTS = ("data.js", "draw.js", "panel.js")
 MAX_IMAGE_PX = 2400  # longer side of the picture of the page; cells keep page pixels
@@ -62,28 +62,6 @@ def render_html(lens: PageLens) -> str:
         image=_image_url(lens.image),
         data=json.dumps(_data(lens), separators=(",", ":")).replace("<", "\\u003c"),
     )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file through a temporary one in the same folder, which is created if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would keep a page from its readers
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _data(lens: PageLens) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status: 0, 1 a failed item, 2 misuse, 130 Ctrl-C."""
     with terminal.session() as session:
         try:
-            app(args=list(arguments), prog_name="alignvlm")
+            # Not standalone, typer leaves what is wrong with the options to the session.
+            status = app(args=list(arguments), prog_name="alignvlm", standalone_mode=False)
+            session.status = status or 0
         except SystemExit as end:
             session.status = end.code if isinstance(end.code, int) else 1
     return session.status

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from alignvlm.cli.ask import Device
+from alignvlm.cli.outputs import check_output
 from alignvlm.cli.terminal import DebugOption, say, status
 from alignvlm.errors import AlignVLMError, UsageError
 
@@ -41,10 +42,12 @@ def lens(
     a picture; prints the paths of both.
     """
     picture = output.with_suffix(".png")
-    if picture == output:
+    check_output(output, file, ".html")
+    check_output(picture, file, ".png")
+    if picture.exists() and not output.exists():  # the user has not named it: it is not a lens's
         raise UsageError(
-            f"The web page cannot be called {str(output)!r}, the name of the picture beside it: "
-            "end it in .html"
+            f"The picture beside the web page would replace {str(picture)!r}: choose another name "
+            "by -o, or delete it"
         )
     from alignvlm.imaging.decode import load_pages
 
@@ -52,12 +55,14 @@ def lens(
     with closing(pages), status(f"Reading {file}"):
         image = next(pages).image
         # Only now: a file that cannot be used is refused without loading a model.
-        from alignvlm.analysis.lens import look
-        from alignvlm.analysis.overlay import write_png
-        from alignvlm.analysis.web import write_html
         from alignvlm.inference.answerer import ModelAnswerer
 
         answerer = ModelAnswerer(model, device.value, announce=say)
+        answerer.check()
+        from alignvlm.analysis.lens import look
+        from alignvlm.analysis.overlay import write_png
+        from alignvlm.analysis.web import write_html
+
         seen = look(
             answerer.model, answerer.processor, image, source=f"{Path(file).name}, page {page}"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -29,6 +30,9 @@ __all__ = [
 
 CONTROL_C: Final = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+# click's UsageError, of which typer exports, from click or from its own copy, children alone.
+_MISUSE: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 _CLEAR_LINE = "\r\x1b[2K"
 
@@ -63,6 +67,8 @@ def session() -> Iterator[Session]:
         # The reader, e.g. `head`, has what it wanted. Later writes go nowhere.
         _discard_stdout()
         this.status = 1
+    except _MISUSE as error:
+        this.status = _explain_misuse(error)
     except Exception as error:
         this.status = explain(error)
         if isinstance(error, OSError):
@@ -88,6 +94,18 @@ def explain(error: Exception) -> int:
         "report what it prints"
     )
     return 1
+
+
+def _explain_misuse(error: Any) -> int:
+    """What typer prints with a usage line, a hint and a frame, as one sentence."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer exports no name for it either
+        error.show()
+        return int(error.exit_code)
+    said = " ".join(error.format_message().split()).replace(": Value error, ", ": ")
+    said = re.sub(r"(?<=')\. ([A-Z].*)$", r" (\1)", said.rstrip(".?"))  # what it lists or proposes
+    command = "alignvlm" if error.ctx is None else error.ctx.command_path
+    say(f"Error: {said}: see `{command} --help`")
+    return int(error.exit_code)
 
 
 def say(text: str) -> None:

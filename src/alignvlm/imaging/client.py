@@ -153,8 +153,9 @@ class DecodingWorker:
                 "decode: save it again in a simpler form"
             )
         return UnsupportedImageError(
-            f"{subject} made its decoder stop: it is damaged, or needs more than the "
-            f"{self._limits.decode_memory_bytes / 1e6:g} MB allowed to decode"
+            f"{subject} made its decoder stop, being damaged or in need of more than the "
+            f"{self._limits.decode_memory_bytes / 1e6:g} MB allowed: save it again with another "
+            "program, or smaller"
         )
 
     def _send(self, request: dict[str, Any], body: bytes = b"") -> None:

@@ -50,7 +50,9 @@ _KNOWN_OTHERS: Final = (
     (rb"8BPS", "a Photoshop image"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
     (rb"SIMPLE  =", "a FITS image"),
-    (rb"\0\0[\x01\x02]\0", "an icon"),
+    (rb"\0\0[\x01\x02]\0(?!\0\0)", "an icon"),  # of at least one picture
+    # No magic number: kind, no colour map, place and size, bits of a pixel.
+    (rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x0f\x10\x18\x20]", "a TGA image"),
     (rb"P[1-7]\s", "a Netpbm image"),
     (rb"PK\x03\x04", "a ZIP archive or office document"),
     (rb"\xd0\xcf\x11\xe0", "an office document"),

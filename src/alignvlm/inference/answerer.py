@@ -52,6 +52,17 @@ class ModelAnswerer(Answerer):
 
         return choose_device(self._device_name)
 
+    def check(self) -> None:
+        """Refuse a model or a device that is not there, before anything is loaded.
+
+        Raises:
+            WeightsError: there is no such model; torch is not imported to find that out.
+            UsageError: there is no such device.
+        """
+        if self._name is not None:
+            _ = self._folder
+        _ = self._device  # before the default model is assembled, which takes its time
+
     @cached_property
     def processor(self) -> AlignVLMProcessor:
         """The model's processor."""
@@ -74,9 +85,9 @@ class ModelAnswerer(Answerer):
         self, page: Page, question: str, max_new_tokens: int
     ) -> Generator[str, None, Answer]:
         """See `Answerer.answer`."""
+        self.check()
         from alignvlm.inference.decoding import TextPieces, greedy
 
-        _ = self._device  # a device that is not there is told before anything is prepared
         prompt = self._prompt(question, max_new_tokens)
         model, tokenizer = self.model, self.processor.tokenizer
         start = time.perf_counter()
@@ -116,9 +127,9 @@ class ModelAnswerer(Answerer):
     @cached_property
     def _context(self) -> int:
         """Tokens that the language model reads and writes in all."""
-        from alignvlm.model import AlignVLMConfig
+        from alignvlm.inference.loading import load_config
 
-        config = AlignVLMConfig.from_pretrained(self._folder, local_files_only=True)
+        config: Any = load_config(self._folder)
         return int(config.text_config.max_position_embeddings)
 
     def _prompt(self, question: str, max_new_tokens: int) -> str:

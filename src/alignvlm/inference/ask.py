@@ -1,7 +1,8 @@
 """`ask`: a file and a question in, an answer out.
 
 What can be refused is refused in the order of what it costs: the question, the file, its first
-page, the model's files; weights are loaded last. Until then torch is not even imported.
+page, the folder of the model that is named; weights are loaded last. Until then torch is not even
+imported. (The default model may have to be assembled first; before that the device is checked.)
 """
 
 from __future__ import annotations
@@ -190,6 +191,11 @@ def check_question(question: str, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
     Raises:
         UsageError: the question is empty or is no text, or an answer would have no token.
     """
+    if not isinstance(question, str):  # whoever calls may not check types
+        raise UsageError(
+            f"The question is a {type(question).__name__} and no text: write one, such as "
+            '"What is the total?"'
+        )
     if not question.strip():
         raise UsageError('The question is empty: write one, such as "What is the total?"')
     try:

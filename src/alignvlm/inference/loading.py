@@ -5,19 +5,22 @@ A model that is on this machine is never asked for on the network.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from alignvlm.errors import AlignVLMError, WeightsError
+from alignvlm.errors import AlignVLMError, ConfigurationError, WeightsError
 from alignvlm.imaging.sources import quoted
 from alignvlm.weights.cache import MARKER, damaged_files
 
 if TYPE_CHECKING:
     import torch
 
-    from alignvlm.model import AlignVLMForConditionalGeneration, AlignVLMProcessor
+    from alignvlm.model import AlignVLMConfig, AlignVLMForConditionalGeneration, AlignVLMProcessor
 
-__all__ = ["find_model", "load_model", "load_processor"]
+__all__ = ["find_model", "load_config", "load_model", "load_processor"]
 
 HUB_TIMEOUT_S: Final = 5.0
 # No pickles are fetched, nor what other frameworks need.
@@ -51,7 +54,32 @@ def find_model(model: str | Path | None) -> Path:
             f"The model folder {name} has no {missing}: name a folder written by save_pretrained "
             "of model and processor"
         )
+    _read_config(path)
     return path
+
+
+def load_config(folder: Path) -> AlignVLMConfig:
+    """The configuration saved in a model folder.
+
+    Raises:
+        WeightsError: it is damaged, or asks for something that there is not.
+        ConfigurationError: the folder holds another kind of model.
+    """
+    from alignvlm.model import AlignVLMConfig
+
+    kind = _read_config(folder).get("model_type")
+    if kind != AlignVLMConfig.model_type:
+        raise ConfigurationError(
+            f"The folder {quoted(str(folder))} holds a model of type {kind!r}, not an AlignVLM "
+            "model: name one that does"
+        )
+    try:
+        with _named(folder):
+            return AlignVLMConfig.from_pretrained(folder, local_files_only=True)
+    except AlignVLMError:
+        raise
+    except Exception as error:  # whatever a value of a wrong type leads to
+        raise _damaged_config(folder) from error
 
 
 def load_processor(folder: Path) -> AlignVLMProcessor:
@@ -65,15 +93,18 @@ def load_processor(folder: Path) -> AlignVLMProcessor:
     try:
         from alignvlm.model.compat import quiet
 
-        with quiet():
-            return AlignVLMProcessor.from_pretrained(folder, local_files_only=True)
+        with quiet(), _named(folder):
+            processor = AlignVLMProcessor.from_pretrained(folder, local_files_only=True)
     except AlignVLMError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exceptions
+        load_config(folder)  # which the tokenizer reads too: it may be the one to blame
         raise WeightsError(
             f"The processor in {folder} cannot be loaded, one of its files is missing or damaged: "
             "save the processor into the folder again"
         ) from error
+    _try_template(processor, folder)
+    return processor
 
 
 def load_model(
@@ -103,11 +134,51 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from alignvlm.model import AlignVLM
     from alignvlm.model.compat import quiet
 
-    with quiet():
+    with quiet(), _named(folder):
         # mypy takes a class that refuses to be made for a function.
         make: Any = AlignVLM
         model = make.from_pretrained(folder, dtype=dtype, local_files_only=True)
     return model.to(device).eval()
+
+
+def _try_template(processor: AlignVLMProcessor, folder: Path) -> None:
+    """Fill the chat template in once: nothing else says whether it can be."""
+    content = [{"type": "image"}, {"type": "text", "text": "Why?"}]
+    try:
+        processor.apply_chat_template([{"role": "user", "content": content}])
+    except Exception as error:  # a template may go wrong in any way
+        raise WeightsError(
+            f"The chat template in {quoted(str(folder))} is missing or cannot be used: save the "
+            "processor into the folder again"
+        ) from error
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Say of what is wrong with a folder's settings which folder it is."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if str(folder) in str(error):
+            raise
+        raise WeightsError(f"{error} (in the model folder {quoted(str(folder))})") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The object in `config.json`, read without torch."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged_config(folder) from error
+    if not isinstance(content, dict):
+        raise _damaged_config(folder)
+    return content
+
+
+def _damaged_config(folder: Path) -> WeightsError:
+    return WeightsError(
+        f"The config.json in {quoted(str(folder))} is damaged: save or download the model again"
+    )
 
 
 def _is_default(folder: Path) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from alignvlm.errors import ConfigurationError
+from alignvlm.files import each_line, write_atomically
 from alignvlm.synth.fonts import Split
 from alignvlm.synth.generate import stream
 from alignvlm.synth.page import Page
@@ -43,7 +42,8 @@ def write_dataset(
         The path of `pages.jsonl`. Each of its lines is what `record` says of a page.
 
     Raises:
-        ConfigurationError: no kind is given, one is unknown, or `num_pages` is not positive.
+        ConfigurationError: no kind is given, one is unknown, `num_pages` is not positive, or the
+            folder's `pages.jsonl` describes other pages than drawn ones.
         MissingDependencyError: faker or every font is missing.
     """
     if num_pages < 1 or not kinds:
@@ -52,18 +52,28 @@ def write_dataset(
             "least one page of one kind"
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "pages.jsonl"
+    _check_ours(index)
     rows = []
     pages = islice(stream(kinds, seed, split, strength), num_pages)
     for page in pages:
         name = f"{split}-{page.kind}-{page.seed:08d}.png"
         buffer = io.BytesIO()
         page.image.save(buffer, "PNG")
-        _write_whole(folder / name, buffer.getvalue())
+        write_atomically(folder / name, buffer.getvalue())
         rows.append(json.dumps(record(page, name), ensure_ascii=False))
-    index = folder / "pages.jsonl"
-    _write_whole(index, ("\n".join(rows) + "\n").encode())
+    write_atomically(index, "\n".join(rows) + "\n")
     return index
+
+
+def _check_ours(index: Path) -> None:
+    """Refuse to replace a file that `write_dataset` has not written."""
+    for row in islice(each_line(index), 1):
+        if row is None or not {"image", "kind", "seed", "font"} <= row.keys():
+            raise ConfigurationError(
+                f"{str(index)!r} does not describe drawn pages and would be replaced: choose "
+                "another folder"
+            )
 
 
 def record(page: Page, image: str) -> dict[str, object]:
@@ -103,16 +113,3 @@ def record(page: Page, image: str) -> dict[str, object]:
         "text": page.text, "lines": lines, "questions": questions,
         "images": [image], "messages": messages,
     }  # fmt: skip
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import string
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import Literal
 from PIL import ImageFont
 
 from alignvlm.errors import MissingDependencyError
+from alignvlm.files import write_atomically
 from alignvlm.paths import cache_dir
 
 __all__ = [
@@ -363,12 +363,6 @@ def _read_index(path: Path) -> dict[str, dict[str, str] | None]:
 
 def _write_index(path: Path, index: dict[str, dict[str, str] | None]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"version": _SCAN_VERSION, "fonts": index}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps({"version": _SCAN_VERSION, "fonts": index}))
     except OSError:
         return  # the index only saves time: a read-only home folder is no reason to fail

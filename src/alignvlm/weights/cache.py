@@ -114,6 +114,7 @@ def atomic_folder(target: Path, needed_bytes: int = 0) -> Iterator[Path]:
             staged.mkdir()
             yield staged
             _write_marker(staged)
+            _open_to_others(staged)
             _flush_folder(staged)
             if target.exists():
                 target.rename(temporary / "replaced")
@@ -186,6 +187,14 @@ def _write_marker(folder: Path) -> None:
     (folder / MARKER).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
 
 
+def _open_to_others(folder: Path) -> None:
+    """Give files the mode of the umask: safetensors keeps its own to their owner."""
+    mode = folder.stat().st_mode & 0o666  # the folder was made with that mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
 def _flush_folder(folder: Path) -> None:
     for path in folder.rglob("*"):
         _flush(path)
@@ -213,7 +222,9 @@ def _one_sentence(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
                 f"The disk of {folder} is full and the weights need {size}: free some space, or "
                 "set ALIGNVLM_CACHE to a folder on another disk"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        # In some places (/proc) no folder can be made, and the system says that there is none.
+        if error.errno in refused or (error.errno == errno.ENOENT and not folder.is_dir()):
             raise WeightsError(
                 f"The weights cannot be stored in {folder} ({error.strerror}): set ALIGNVLM_CACHE "
                 "to a folder that you may write to"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from alignvlm.training.configuration import (
     Rates,
     RunConfig,
 )
+
+# By their paths other processes find them too.
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2] / "builders")]
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"]
 

@@ -4,16 +4,17 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import warm
+from kill_compare import kill_compare
 
-from alignvlm.analysis.compare import Comparison, compare, estimate
+from alignvlm.analysis.compare import Comparison, compare, estimate, run
 from alignvlm.analysis.compare.cell import Bench
 from alignvlm.analysis.compare.report import write_report
 from alignvlm.analysis.compare.run import rate_of
@@ -219,9 +220,13 @@ def test_a_result_is_made_again_from_nothing(comparison: Make, out: Path) -> Non
     assert without_times(json.loads(path.read_text("utf-8"))) == without_times(first)
 
 
-def test_two_at_a_time_find_the_same(comparison: Make, tmp_path: Path) -> None:
+def test_two_at_a_time_find_the_same(
+    comparison: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = small(comparison, variants=("align", "mlp"), budgets=(2,), rates=(1e-3,))
     compare(made, tmp_path / "one", "cpu")
+    warmer = SimpleNamespace(get_context={"spawn": warm.CONTEXT}.__getitem__)
+    monkeypatch.setattr(run, "multiprocessing", warmer)
     compare(made, tmp_path / "two", "cpu", jobs=2)
     one, two = (without_times(summarise(made, tmp_path / name)) for name in ("one", "two"))
     assert one == two
@@ -257,40 +262,16 @@ def test_a_signal_ends_it_and_the_same_call_goes_on(comparison: Make, tmp_path: 
     assert ours == theirs
 
 
-def test_killed_anywhere_it_finds_the_same(
-    comparison: Make, tmp_path: Path, parts: tuple[str, str]
-) -> None:
+def test_killed_anywhere_it_finds_the_same(comparison: Make, tmp_path: Path) -> None:
     made = small(comparison, budgets=(2, 4))
     whole, out = tmp_path / "whole", tmp_path / "killed"
     compare(made, whole, "cpu")
-    script = tmp_path / "script.py"
-    script.write_text(_SCRIPT.format(tests=str(Path(__file__).parent), vision=parts[0],
-                                     llm=parts[1], out=str(out)))  # fmt: skip
     for kill_at in (1, 2, 2):  # steps after each start
-        process = subprocess.Popen([sys.executable, str(script), str(kill_at)])
-        assert process.wait(timeout=120) == -signal.SIGKILL
+        process = warm.start(kill_compare, made, out, kill_at, stderr=tmp_path / "stderr")
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "stderr").read_text()
     assert compare(made, out, "cpu")
     assert without_times(summarise(made, out)) == without_times(summarise(made, whole))
-
-
-_SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-import conftest
-from alignvlm.analysis.compare import compare
-recipe = conftest.recipe._get_wrapped_function()(({vision!r}, {llm!r}))
-make = conftest.comparison._get_wrapped_function()(recipe)
-count = 0
-def told(what, samples):
-    global count
-    count += samples > 0
-    if count == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-compare(make(variants=("mlp",), num_seeds=1, budgets=(2, 4)), __import__("pathlib").Path({out!r}),
-        "cpu", told=told)
-"""
 
 
 def test_models_are_kept_if_asked_for(comparison: Make, out: Path) -> None:

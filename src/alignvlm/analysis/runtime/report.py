@@ -14,7 +14,7 @@ from typing import Any
 from alignvlm.analysis.runtime.measure import Cost
 from alignvlm.analysis.runtime.plot import draw
 from alignvlm.analysis.runtime.scaling import ScalingPoint, exponent
-from alignvlm.analysis.web import write_atomically
+from alignvlm.files import write_atomically
 
 __all__ = ["TABLE_7", "Table", "markdown", "summarise", "tables", "write_results"]
 

@@ -69,8 +69,10 @@ def data_files(path: str | Path, split: str = "train") -> list[Path]:
     else:
         files = [Path(file) for file in sorted(glob.glob(str(given))) if Path(file).is_file()]
     if not files:
-        what = "data files (.parquet, .arrow, .tar, .jsonl, .json) in" if given.is_dir() else "file"
-        raise InputError(f"There is no {what} {name}: check the path, and that all is downloaded")
+        lacks = f"There is no file {name}"
+        if given.is_dir():
+            lacks = f"{name} holds no data file ({', '.join(_SUFFIXES)})"
+        raise InputError(f"{lacks}: check the path, and that all is downloaded")
     kinds = {file.suffix.lower() for file in files}
     if len(kinds) > 1:
         raise InputError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignvlm.files import replacing
 from alignvlm.paths import cache_dir
 
 __all__ = ["Index", "indexed"]
@@ -46,16 +46,7 @@ def indexed(path: Path, kind: str, scan: Callable[[Path], Index]) -> Index:
 
 def _store(entry: Path, index: Index) -> None:
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **index)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, entry)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(entry) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **index)
     except OSError:
         return
