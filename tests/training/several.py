@@ -76,6 +76,11 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in read_log(run)]
 
 
+def norms(run: Path) -> list[float]:
+    """Of the gradients, before they are clipped: AdamW would hide that one is twice too large."""
+    return [record["gradient_norm"] for record in read_log(run)]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 

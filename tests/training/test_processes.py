@@ -15,7 +15,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command as resolve
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
-from several import GENTLE, MIXED, assert_same_model, end, launch, losses, start, train_here
+from several import GENTLE, MIXED, assert_same_model, end, launch, losses, norms, start, train_here
 from torch.distributed.tensor import DTensor
 
 import alignvlm.training
@@ -46,6 +46,7 @@ def test_a_process_with_text_alone_does_not_hang(tmp_path: Path) -> None:
     train_here(tmp_path / "one", **MIXED)
     assert len(losses(tmp_path / "two")) == 20
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+    assert norms(tmp_path / "two") == pytest.approx(norms(tmp_path / "one"), rel=1e-4)
 
 
 def test_fsdp2_learns_what_one_process_does(tmp_path: Path) -> None:
@@ -60,6 +61,7 @@ def test_fsdp2_learns_what_one_process_does(tmp_path: Path) -> None:
     assert len(losses(tmp_path / "two")) == 3
     train_here(tmp_path / "two", **options)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
+    assert norms(tmp_path / "two") == pytest.approx(norms(tmp_path / "one"), rel=1e-4)
 
 
 def test_fsdp2_goes_on_where_one_process_stopped(alone: Path, tmp_path: Path) -> None:
@@ -68,6 +70,7 @@ def test_fsdp2_goes_on_where_one_process_stopped(alone: Path, tmp_path: Path) ->
     assert len(losses(tmp_path)) == 3
     start(tmp_path, {"config": GENTLE | {"sharding": "fsdp2"}, "evaluate": True})
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-6)
+    assert norms(tmp_path) == pytest.approx(norms(alone), rel=1e-4)
     assert_same_model(tmp_path, alone)
     found = [read_log(run)[-1]["eval/logit"] for run in (tmp_path, alone)]
     assert found[0] == pytest.approx(found[1], rel=1e-4)
