@@ -1,7 +1,7 @@
 # Every target works on a bare machine with Python >= 3.11, make and a package index.
 #   make ask                               answer a question about examples/invoice.png
 #   make ask FILE=page.pdf Q="Who wrote?"  the same for any file and question
-#   make test | test-integrations | lint | docs | bench | eval-demo | train | constraints
+#   make test | test-integrations | test-zero3 | lint | docs | bench | eval-demo | train | constraints
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := ask
@@ -24,7 +24,7 @@ export FILE Q
 
 TOOLKITS ?= .venv-integrations
 
-.PHONY: ask test test-long test-integrations lint docs bench eval-demo train constraints clean
+.PHONY: ask test test-long test-integrations test-zero3 lint docs bench eval-demo train constraints clean
 
 ask: $(VENV)/.ask
 	@$(BIN)/alignvlm ask -- "$$FILE" "$$Q"
@@ -39,6 +39,11 @@ test-long: $(VENV)/.dev
 # lmms-eval and VLMEvalKit as they are installed, in an environment of their own (2 GB, 3 minutes).
 test-integrations: $(TOOLKITS)/.installed
 	$(TOOLKITS)/bin/python -m pytest tests/integrations
+
+# DeepSpeed's ZeRO-3 on two CPU processes; `make test` runs these too once it is installed.
+test-zero3: $(VENV)/.dev
+	$(INSTALL) --editable ".[dev,zero3]"
+	$(BIN)/python -m pytest -p no:xdist tests/training/test_zero3.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -143,18 +143,24 @@ def test_what_cannot_be_checked_is_one_sentence(
     assert rows.read_bytes() == before
 
 
-def test_a_full_disk_below_the_report(
+@pytest.mark.parametrize(
+    ("number", "reason"), [(28, "No space left on device"), (13, "Permission denied")]
+)
+def test_a_disk_below_the_report_that_takes_nothing(
     rows: Path,
+    number: int,
+    reason: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     one_sentence: Callable[[str], str],
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, reason)
 
     page = rows.with_name("report.html")
     monkeypatch.setattr("os.fsync", refuse)
     assert run(["data", "check", str(rows), "-o", str(page)]) == 1
     sentence = one_sentence(capsys.readouterr().err)
-    assert "The report cannot be written" in sentence and "(No space left on device)" in sentence
+    assert "The report cannot be written" in sentence and f"({reason}): " in sentence
+    assert ("free some space" in sentence) == (number == 28)
     assert not list(rows.parent.glob("*report.html*"))

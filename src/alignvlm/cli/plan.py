@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alignvlm.cli.terminal import DebugOption
+from alignvlm.cli.terminal import DebugOption, status
 from alignvlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def plan(
     from alignvlm.training.cost.plan import make_plan
 
     run = overrides.apply(recipes.find(recipe)(), settings or [])
-    made = make_plan(
-        run, gpus, limit, tiles=tiles, text_tokens=text_tokens, num_samples=num_samples
-    )
+    with status(f"Planning {recipe}"):
+        made = make_plan(
+            run, gpus, limit, tiles=tiles, text_tokens=text_tokens, num_samples=num_samples
+        )
     if as_json:
         typer.echo(json.dumps(made.to_dict(), indent=1))
     else:
@@ -85,6 +87,8 @@ def _show(made: Plan) -> None:
     _samples(made)
     _operations(made)
     _memory(made)
+    for warning in made.warnings:
+        typer.echo(textwrap.fill(f"Warning: {warning}", 80, break_on_hyphens=False) + "\n")
     _verdict(made)
 
 
@@ -146,7 +150,7 @@ def _memory(made: Plan) -> None:
     for name, size in held.workspace.items():
         if size:
             typer.echo(f" {'workspace, ' + name:<32}{_giga(size):>8} GB")
-    typer.echo(f" {'reserve':<32}{_giga(made.needed_bytes - held.total):>8} GB")
+    typer.echo(f" {'reserve':<32}{_giga(made.reserve_bytes):>8} GB")
     typer.echo(f" {'needed':<32}{_giga(made.needed_bytes):>8} GB\n")
 
 

@@ -6,22 +6,29 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from alignvlm.cli.terminal import DebugOption
-from alignvlm.errors import ConfigurationError, TrainingError
+from alignvlm.errors import AlignVLMError, ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
     from alignvlm.training.configuration import RunConfig
     from alignvlm.training.loop import Evaluate
     from alignvlm.training.schedule import TrainConfig
     from alignvlm.training.task import Task
+    from alignvlm.training.vlm import VLMTask
 
 __all__ = ["register"]
 
 _ESTIMATE_ERROR = 0.15
+_NEEDS = "A step needs {needed:.1f} GB by estimate and "
+_TOO_LITTLE = {
+    "cuda": _NEEDS + "the GPU has {limit:.1f} GB: try {changes}",
+    "cpu": _NEEDS + "this machine has {limit:.1f} GB a process: try {changes}",
+}
+_LARGER = {"cuda": "more or larger GPUs", "cpu": "a smaller model, or more memory"}
 
 
 def register(app: typer.Typer) -> None:
@@ -182,33 +189,60 @@ def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainCon
         config = apply(STAGES[recipe], [f"device={device}", *settings])
         return stage_task(recipe, config), config, 0.0
     resolved = apply(find(recipe)(), settings)
-    if device.startswith("cuda"):
-        _check_memory(resolved, device)
-    return *open_run(resolved, device), resolved.max_bad_share
+    _check_memory(resolved, device)
+    task, config = open_run(resolved, device)
+    _check_row(task, resolved)
+    return task, config, resolved.max_bad_share
 
 
 def _check_memory(resolved: RunConfig, device: str) -> None:
     """Says before the model is loaded what a step would run out of memory for.
 
     The estimate may be off by what `alignvlm plan` documents: only what is beyond that is refused.
+    Of a run that cannot be estimated `open_run` says what is wrong.
     """
-    import torch
+    from alignvlm.training.cost.plan import make_plan, needed_memory, reserve_bytes
 
-    from alignvlm.training.cost.plan import RESERVE_BYTES, make_plan, needed_memory
-
-    limit = torch.cuda.get_device_properties(device).total_memory
-    num_gpus = int(os.environ.get("WORLD_SIZE", "1"))
-    if needed_memory(resolved, num_gpus).total + RESERVE_BYTES <= limit:
+    kind: Literal["cuda", "cpu"] = "cuda" if device.startswith("cuda") else "cpu"
+    limit, num_processes = _memory_bytes(device), int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        needed = needed_memory(resolved, num_processes).total
+        if needed + reserve_bytes(kind) <= limit:
+            return
+        run = replace(resolved, num_steps=resolved.num_steps or 1)  # or files would be counted
+        made = make_plan(run, num_processes, limit, device=kind)
+    except AlignVLMError:
         return
-    made = make_plan(replace(resolved, num_steps=resolved.num_steps or 1), num_gpus, limit)
-    changes = " ".join(f"--set {part}" for c in made.changes for part in c.setting.split())
-    sentence = (
-        f"A step needs {made.needed_bytes / 1e9:.1f} GB by estimate and the GPU has "
-        f"{limit / 1e9:.1f} GB: try {changes or 'more or larger GPUs'}"
+    settings = [part for change in made.changes for part in change.setting.split()]
+    if settings and made.run.sharding != resolved.sharding:  # one GPU shares nothing
+        settings.insert(0, f"sharding={made.run.sharding}")
+    changes = " ".join(f"--set {setting}" for setting in settings)
+    sentence = _TOO_LITTLE[kind].format(
+        needed=made.needed_bytes / 1e9, limit=limit / 1e9, changes=changes or _LARGER[kind]
     )
-    if (1 - _ESTIMATE_ERROR) * made.memory.total > limit:
+    if (1 - _ESTIMATE_ERROR) * needed > limit:
         raise ConfigurationError(sentence)
     typer.echo(f"Warning: {sentence}", err=True)
+
+
+def _memory_bytes(device: str) -> int:
+    """Of a GPU, or a process's share of the machine's."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _check_row(task: VLMTask, resolved: RunConfig) -> None:
+    """Refuses rows that hold no image at all."""
+    from alignvlm.model import AlignVLMConfig
+    from alignvlm.training.cost.plan import check_row
+
+    config = task.module.config
+    if isinstance(config, AlignVLMConfig) and not config.condenses:
+        check_row(config, resolved)
 
 
 def _announce(recipe: str, task: Task, config: TrainConfig, run: Path) -> None:

@@ -1,7 +1,8 @@
 """What a run is, as data: a recipe returns a `RunConfig`, `--set` changes one field of it.
 
-Defaults stand here once; a recipe states what differs from them and why. Nothing here imports
-torch, so that a command can check its configuration at once.
+Defaults stand here once, each followed by where it is from, in the form that recipes have; a recipe
+states what differs from them and why. Nothing here imports torch, so that a command can check its
+configuration at once.
 """
 
 from __future__ import annotations
@@ -62,15 +63,20 @@ class ModelConfig:
     pretrained: str | None = None
     vision: str | None = None
     llm: str | None = None
-    connector: Mapping[str, Any] = field(default_factory=lambda: {"name": "align"})
+    connector: Mapping[str, Any] = field(
+        default_factory=lambda: {"name": "align"},  # "ALIGN Module" (3.1)
+    )
     tiling: Mapping[str, Any] = field(default_factory=dict)
     vision_options: Mapping[str, Any] = field(default_factory=dict)
     tuned: tuple[str, ...] = ()
-    vision_feature_layer: int = -1
-    random_weights: bool = False
+    vision_feature_layer: int = -1  # not stated: as in Ovis, whose head ALIGN extends
+    random_weights: bool = False  # not stated: a run starts from trained parts
     dtype: Literal["float32", "bfloat16"] = "float32"
+    # not stated: what is frozen stays as exact as what trains; bfloat16 saves memory
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
+    # not stated: torch's own, the same on every device; the others need a package or more memory
     gradient_checkpointing: bool = False
+    # not stated: it costs a third more operations; recipes of large models switch it on
 
     def __post_init__(self) -> None:
         parts = [name for name in _PARTS if getattr(self, name) is not None]
@@ -134,13 +140,14 @@ class LoraConfig:
         quantize: the frozen weights are held in four bits (QLoRA); needs bitsandbytes and a GPU.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    rank: int = 16  # not stated: the paper has no adapters; the default model's
+    alpha: int = 32  # not stated: the paper has no adapters; the default model's
+    dropout: float = 0.0  # not stated: the paper has no adapters; PEFT's default
     targets: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
-    quantize: bool = False
+    # not stated: all linear layers of a Llama, MS-Swift's default "all-linear" and QLoRA's advice
+    quantize: bool = False  # not stated: it needs a GPU and a package, and rounds the weights
 
     def __post_init__(self) -> None:
         _check(self.rank >= 1, "lora.rank", self.rank, "at least 1")
@@ -176,25 +183,27 @@ class BatchConfig:
     """What an optimizer step sees, and how it is cut into pieces that fit a device.
 
     A step always sees the same samples, however many processes share it and however they are
-    packed: `max_tokens` and `max_tiles` change the speed and the memory, never the gradient.
+    packed. As long as every sample fits into a row, `max_tokens` and `max_tiles` change the speed
+    and the memory, not the gradient; one that does not fit is left out or shrunk, see `too_long`.
 
     Attributes:
         num_samples: of a step, over all processes.
         max_tokens: of one packed row, text and visual tokens together.
         max_tiles: of one packed row.
         max_text_tokens: of a sample, visual tokens not counted.
-        too_long: what becomes of a longer sample: "error", "skip", or "fewer_tiles", which
-            also shrinks images until the sample fits into a row and skips it if its text alone
-            is too long.
+        too_long: what becomes of a sample beyond one of the limits: "error", "skip", or
+            "fewer_tiles", which shrinks its images until it fits into a row and skips it if its
+            text alone is too long.
         pack: several samples in one row; else one row a sample.
     """
 
     num_samples: int
-    max_tokens: int = 8192
-    max_tiles: int = 16
-    max_text_tokens: int = 2048
+    max_tokens: int = 8192  # not stated: eight tiles of 729 tokens and the longest text
+    max_tiles: int = 16  # not stated: of small tiles more fit into a row than of SigLIP's
+    max_text_tokens: int = 2048  # "Text Max Length 2048" (Table 6, Stage-2 and Stage-3)
     too_long: Literal["error", "skip", "fewer_tiles"] = "skip"
-    pack: bool = True
+    # not stated: MS-Swift's default, "delete"; nothing is cut, and what is left out is named
+    pack: bool = True  # not stated: rows without padding; each sample learns what it would alone
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "max_tokens", "max_tiles", "max_text_tokens"):
@@ -212,18 +221,21 @@ class BatchConfig:
 class OptimizerConfig:
     """AdamW and the schedule of its learning rate; norms, biases, gains are never decayed.
 
+    What a recipe does not say is the same for adapters, which MS-Swift trains by these values too.
+
     Attributes:
         warmup_ratio: share of the steps in which the rate rises from zero.
         schedule: how it falls afterwards, to zero at the last step.
         clip_norm: largest global norm of the gradient.
     """
 
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)  # not stated: MS-Swift's default
+    eps: float = 1e-8  # not stated: MS-Swift's default
+    weight_decay: float = 0.1  # not stated: MS-Swift's default
+    clip_norm: float = 1.0  # not stated: MS-Swift's default
     warmup_ratio: float = 0.03
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    # not stated: MS-Swift's default is none; LLaVA-NeXT's 3 % keep a fresh part's first steps small
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # not stated: MS-Swift's default
 
     def __post_init__(self) -> None:
         betas, warmup = self.betas, self.warmup_ratio
@@ -258,16 +270,17 @@ class RunConfig:
     batches: BatchConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig | None = None
-    epochs: float = 1.0
+    epochs: float = 1.0  # "Epochs 1" (Table 6, Stage-1 and Stage-2)
     num_steps: int | None = None
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    sharding: Literal["none", "fsdp2", "zero3"] = "none"
-    seed: int = 0
-    num_workers: int = 4
-    checkpoint_every: int = 500
-    keep: int = 2
-    inspect_every: int = 50
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # not stated: MS-Swift's default
+    sharding: Literal["none", "fsdp2", "zero3"] = "none"  # not stated: one process has all there is
+    seed: int = 0  # not stated: any will do, and every repetition has the same
+    num_workers: int = 4  # not stated: a GPU's share of the cores of a usual machine
+    checkpoint_every: int = 500  # not stated: a kill costs at most so many steps
+    keep: int = 2  # not stated: one to go on from, and the one before if a disk has damaged it
+    inspect_every: int = 50  # not stated: a look costs a row's forward pass, 1 % of the time
     max_bad_share: float = 0.01
+    # not stated: web data have some broken rows; more than 1 % look like a wrong path or format
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

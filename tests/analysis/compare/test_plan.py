@@ -98,7 +98,9 @@ def test_what_is_no_comparison_is_one_sentence(
 
 def test_recipes_that_cannot_be_compared(comparison: Make) -> None:
     recipe = comparison().recipe
+    drawn = recipe.data[0]
     wrong = {
+        "set data.1.path=none": replace(recipe, data=(drawn, replace(drawn, path="x.json"))),
         "data.0.source=synth": replace(recipe, data=(DataPart(source="llava", path="x.json"),)),
         "a connector of its own": replace(recipe, model=ModelConfig(pretrained="somewhere")),
         "freezes the connector": replace(recipe, rates=Rates(llm=1e-3)),

@@ -50,6 +50,7 @@ def results() -> dict[str, Any]:
                  {**other, "budgets": [entry(1000, 0.2)]}],
         "tests": [test, {**test, "metric": "loss", "p": 1.0, "p_holm": 1.0}],
         "noise": [noise],
+        "diverged": [],
         "search": [
             {"connector": "align", "losses": {"0.0003": 1.5, "0.001": 1.75}, "diverged": [],
              "chosen": 3e-4},
@@ -93,6 +94,7 @@ def test_nothing_yet() -> None:
     nothing: dict[str, Any] = {
         "budgets": [4], "num_seeds": 1, "num_pages": 1, "reference": "", "cells": 0,
         "cells_wanted": 1, "rows": [], "tests": [], "noise": [], "search": [], "curves": [],
+        "diverged": [],
     }  # fmt: skip
     assert tables(nothing) == [] and as_markdown(tables(nothing)).strip() == ""
     assert as_csv(nothing).count("\n") == curves_as_csv(nothing).count("\n") == 1

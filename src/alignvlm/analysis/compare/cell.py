@@ -1,12 +1,14 @@
 """One cell of a comparison: train it, score it, write what came out, clear away the weights.
 
 What is done is a file: `validation.json` after training, `result.json` after scoring. A cell that
-was killed goes on from its last checkpoint, one whose file is there is never touched again.
+was killed goes on from its last checkpoint, one whose file is there is never touched again. A loss
+that becomes no number is such a result too, None: the same run would meet it again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +75,7 @@ class Bench:
         losses = {}
         for cell in cells:
             with self._alone(cell):
-                losses[cell] = self._tried(cell)["loss"]
+                losses[cell] = self._validated(cell)["loss"]
         best = best_of(losses)
         if best is None:
             raise ConfigurationError(
@@ -89,46 +91,52 @@ class Bench:
     def score(self, cell: Cell) -> dict[str, Any]:
         """The result of a cell, which is trained first where that is not done.
 
+        Returns:
+            What `_score` says; where the loss has become no number, in training or on the pages,
+            only what the run was, with a loss of None.
+
         Raises:
             Stopped: a signal came.
         """
         path = self.out / cell.name / RESULT
         with self._alone(cell):
             if not path.is_file():
-                self._validated(cell)
-                if not (self.out / cell.name / "model").is_dir():  # validated, cleared, now wanted
-                    self._train(cell)
-                write_atomically(path, json.dumps(self._score(cell), ensure_ascii=False) + "\n")
+                is_number = self._validated(cell)["loss"] is not None
+                if is_number and not (self.out / cell.name / "model").is_dir():
+                    self._train(cell)  # validated, cleared, now wanted
+                scored = self._score(cell) if is_number else self._unscored(cell)
+                write_atomically(path, json.dumps(scored, ensure_ascii=False) + "\n")
             self._clear(cell)
         if cell not in self.comparison.search(cell.variant):
             self._clear_start(cell)
         return read(path)
 
-    def _tried(self, cell: Cell) -> dict[str, Any]:
-        """`_validated`; a loss that has become no number at this rate is a result as well."""
-        folder = self.out / cell.name
-        try:
-            return self._validated(cell)
-        except TrainingError:
-            if not any(folder.glob("bad-step-*.json")):
-                raise
-        for checkpoint in folder.glob("step-*"):
-            shutil.rmtree(checkpoint)
-        log = read_lines(folder / "log.jsonl")
-        figures = {"loss": None, **_spent(log, self.comparison.recipe.batches.num_samples)}
-        write_atomically(folder / VALIDATION, json.dumps(figures) + "\n")
-        return figures
-
     def _validated(self, cell: Cell) -> dict[str, Any]:
-        """Training, and the loss on the pages that rates are chosen by."""
+        """Training, and the loss on the pages that rates are chosen by; None: it is no number."""
         path = self.out / cell.name / VALIDATION
         if not path.is_file():
-            figures = self._train(cell)
-            scorer, (prepared,) = self._open(cell, self._validation)
-            losses = scorer.losses(prepared)
-            figures = {"loss": sum(losses) / len(losses), **figures}
+            figures = self._trained(cell)
+            if "loss" not in figures:
+                scorer, (prepared,) = self._open(cell, self._validation)
+                losses = scorer.losses(prepared)
+                mean = sum(losses) / len(losses)
+                figures = {"loss": mean if math.isfinite(mean) else None, **figures}
             write_atomically(path, json.dumps(figures) + "\n")
         return read(path)
+
+    def _trained(self, cell: Cell) -> dict[str, Any]:
+        """`_train`; with a loss of None where that has stopped at one that is no number."""
+        folders = (self.out / cell.name, self._start(cell))
+        try:
+            return self._train(cell)
+        except TrainingError:
+            if not any(path for folder in folders for path in folder.glob("bad-step-*.json")):
+                raise
+        for folder in folders:
+            for checkpoint in folder.glob("step-*"):
+                shutil.rmtree(checkpoint)
+        log = read_lines(folders[0] / "log.jsonl")
+        return {"loss": None, **_spent(log, self.comparison.recipe.batches.num_samples)}
 
     def _train(self, cell: Cell) -> dict[str, Any]:
         from alignvlm.training.loop import train
@@ -187,18 +195,30 @@ class Bench:
         }
         series = zip(pages["loss_of_another_page"], pages["loss"], strict=True)
         pages["gain"] = [other - own for other, own in series]
+        if not math.isfinite(sum(pages["gain"])):
+            return self._unscored(cell)
         noise = []
         if cell.budget == self.comparison.budgets[-1]:
             noise = [self._under_noise(scorer, prepared, s) for s in self.comparison.sigmas]
         return {
-            "cell": {"variant": cell.variant, "budget": cell.budget, "seed": cell.seed,
-                     "rate": cell.rate},
-            **read(self.out / cell.name / VALIDATION),
-            "validation_loss": read(self.out / cell.name / VALIDATION)["loss"],
+            **self._run_of(cell),
             **{name: sum(values) / len(values) for name, values in pages.items()},
             "pages": pages,
             "answers": answers,
             "noise": noise,
+        }
+
+    def _unscored(self, cell: Cell) -> dict[str, Any]:
+        """What is said of a cell whose loss is no number."""
+        return {**self._run_of(cell), "loss": None}
+
+    def _run_of(self, cell: Cell) -> dict[str, Any]:
+        validated = read(self.out / cell.name / VALIDATION)
+        return {
+            "cell": {"variant": cell.variant, "budget": cell.budget, "seed": cell.seed,
+                     "rate": cell.rate},
+            **validated,
+            "validation_loss": validated["loss"],
         }  # fmt: skip
 
     def _under_noise(

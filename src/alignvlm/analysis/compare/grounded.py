@@ -31,6 +31,7 @@ from alignvlm.connectors import Align
 from alignvlm.data.formats.synth import DrawnPages
 from alignvlm.data.mixture import Mixture
 from alignvlm.errors import ConfigurationError
+from alignvlm.files import replacing
 from alignvlm.model.document_encoder import DocumentEncoderConfig
 from alignvlm.model.processing import AlignVLMProcessor
 from alignvlm.synth.page import Glyph, Line, Page
@@ -181,9 +182,8 @@ class GroundedTokens(IndexedTask):
         """Writes what the cell starts from."""
         state = {name: whole(value).cpu() for name, value in self._module.state_dict().items()}
         if writes:
-            temporary = run_folder / f"{START}.tmp"
-            save_file({name: t.contiguous() for name, t in state.items()}, temporary)
-            temporary.replace(run_folder / START)
+            with replacing(run_folder / START) as temporary:
+                save_file({name: t.contiguous() for name, t in state.items()}, temporary)
 
 
 def ground(

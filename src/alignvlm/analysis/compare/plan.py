@@ -117,6 +117,12 @@ class Comparison:
                 f"A comparison is scored on drawn pages that its training has not seen, and the "
                 f"recipe's data are of source {other[0]}: set data.0.source=synth"
             )
+        for place, part in enumerate(self.recipe.data):
+            if part.path is not None:
+                raise ConfigurationError(
+                    f"The source 'synth' draws its pages and reads no {part.path!r}: set "
+                    f"data.{place}.path=none"
+                )
         if self.recipe.rates.connector is None:
             raise ConfigurationError(
                 "The recipe freezes the connector, which is what is compared: set rates.connector"

@@ -15,7 +15,6 @@ from alignvlm.analysis.compare.pages import TEST_SEED, draw_pages
 from alignvlm.analysis.compare.plan import Comparison
 from alignvlm.analysis.compare.summary import summarise
 from alignvlm.analysis.compare.tables import Table, as_csv, as_markdown, curves_as_csv, tables
-from alignvlm.analysis.web import write_atomically as write_bytes
 from alignvlm.environment import environment
 from alignvlm.files import write_atomically
 from alignvlm.markup import as_html, html_table
@@ -57,11 +56,10 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
         "losses.csv": curves_as_csv(results),
         "report.html": _page(comparison, results, made, pictures),
     }
-    for name, text in texts.items():
-        write_atomically(out / name, text)
-    for name, content in pictures.items():
-        write_bytes(out / name, content)
-    return [out / name for name in (*texts, *pictures)]
+    contents: dict[str, str | bytes] = {**texts, **pictures}
+    for name, content in contents.items():
+        write_atomically(out / name, content)
+    return [out / name for name in contents]
 
 
 def _page(

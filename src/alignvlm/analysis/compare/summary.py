@@ -44,10 +44,15 @@ def summarise(comparison: Comparison, out: Path) -> dict[str, Any]:
         `rows`: connectors with their sizes, rate and, for each budget, the mean and the spread
         (standard deviation over seeds) of each metric; `tests`; `noise`; `search`: validation
         losses of all rates; `curves`: training losses at the largest budget; `examples`: answers
-        to the same pages after `examples_budget` samples; `cells` and `cells_wanted`: how many of
-        the scored cells are there.
+        to the same pages after `examples_budget` samples; `diverged`: cells whose loss has become
+        no number, which nothing else counts; `cells` and `cells_wanted`: how many of the scored
+        cells are there, with these.
     """
-    done = {v: _cells(comparison, out, v) for v in comparison.variants}
+    found = {v: _cells(comparison, out, v) for v in comparison.variants}
+    done = {
+        variant: {cell: result for cell, result in cells.items() if result["loss"] is not None}
+        for variant, cells in found.items()
+    }
     names = [variant for variant, cells in done.items() if cells]
     budget = _common_budget([done[name] for name in names])
     reference = REFERENCE if REFERENCE in names else (names[0] if names else "")
@@ -57,11 +62,17 @@ def summarise(comparison: Comparison, out: Path) -> dict[str, Any]:
         "num_seeds": comparison.num_seeds,
         "num_pages": comparison.num_pages,
         "reference": reference,
-        "cells": sum(map(len, done.values())),
+        "cells": sum(map(len, found.values())),
         "cells_wanted": wanted,
         "rows": [_row(comparison, out, name, done[name]) for name in names],
         "tests": _tests(comparison, done, reference),
         "noise": [row for name in names for row in _noise(comparison, name, done[name])],
+        "diverged": [
+            result["cell"]
+            for cells in found.values()
+            for result in cells.values()
+            if result["loss"] is None
+        ],
         "search": [_search(comparison, out, variant) for variant in comparison.variants],
         "curves": [curve for name in names if (curve := _curve(comparison, out, done[name], name))],
         "examples_budget": budget,

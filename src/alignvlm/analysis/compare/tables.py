@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from alignvlm.training.curves import compact
 __all__ = ["Table", "as_csv", "as_markdown", "curves_as_csv", "main_table", "tables"]
 
 _PERCENT = ("anls", "exact")
+_NO_NUMBER = "no number"
 _SHORT = {"anls": "ANLS", "exact": "exact", "loss": "loss", "gain": "gain"}
 
 
@@ -34,6 +36,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     """All tables of a comparison; those without a row are left out."""
     made = [
         main_table(results),
+        _diverged(results),
         _tests(results),
         _noise(results),
         _costs(results),
@@ -47,22 +50,43 @@ def main_table(results: Mapping[str, Any]) -> Table:
     head = ["connector"]
     for budget in results["budgets"]:
         head += [f"{name}, {compact(budget)}" for name in _SHORT.values()]
+    lost = Counter((cell["variant"], cell["budget"]) for cell in results["diverged"])
     rows = []
     for row in results["rows"]:
         found = {entry["budget"]: entry for entry in row["budgets"]}
         cells = [row["connector"]]
         for budget in results["budgets"]:
-            entry = found.get(budget)
-            cells += [value(entry[m], m) if entry else "" for m in _SHORT]
+            cells += _figures(found.get(budget), lost[row["connector"], budget])
         rows.append(cells)
     title = (
         f"Held-out pages: {results['num_pages']}; mean and standard deviation over "
         f"{results['num_seeds']} seeds, ANLS and exact match in percent; gain: loss beside another "
         "page minus loss"
     )
+    if lost:
+        title += "; where a run's loss became no number, the seeds that are left stand behind it"
     if results["cells"] < results["cells_wanted"]:
         title += f" (so far {results['cells']} of {results['cells_wanted']} runs)"
     return Table(title, head, rows)
+
+
+def _figures(entry: Mapping[str, Any] | None, num_lost: int) -> list[str]:
+    """A connector's figures at one budget, and of how many seeds where some are lost."""
+    if entry is None:
+        return [_NO_NUMBER if num_lost else ""] * len(_SHORT)
+    seeds = entry["num_seeds"]
+    left = f" ({seeds} of {seeds + num_lost})" if num_lost else ""
+    return [value(entry[metric], metric) + left for metric in _SHORT]
+
+
+def _diverged(results: Mapping[str, Any]) -> Table:
+    """Runs that no mean counts."""
+    rows = [
+        [cell["variant"], compact(cell["budget"]), str(cell["seed"]), f"{cell['rate']:g}"]
+        for cell in results["diverged"]
+    ]
+    head = ["connector", "budget", "seed", "rate"]
+    return Table("Runs whose loss became no number, left out of all figures", head, rows)
 
 
 def _costs(results: Mapping[str, Any]) -> Table:
@@ -167,7 +191,7 @@ def _search(results: Mapping[str, Any]) -> Table:
     rows = []
     for row in results["search"]:
         losses = {rate: f"{loss:.3f}" for rate, loss in row["losses"].items() if loss is not None}
-        losses |= dict.fromkeys(row["diverged"], "no number")
+        losses |= dict.fromkeys(row["diverged"], _NO_NUMBER)
         chosen = "" if row["chosen"] is None else f"{row['chosen']:g}"
         rows.append([row["connector"], *(losses.get(rate, "") for rate in rates), chosen])
     head = ["connector", *rates, "chosen"]

@@ -102,7 +102,8 @@ def processor_of(model: ModelConfig) -> ProcessorMixin:
 
 def _stored(source: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        with quiet():
+            return AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(
             f"The configuration of {source} is not on this machine and cannot be fetched: name a "

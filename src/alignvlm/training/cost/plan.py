@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedConfig
 
 from alignvlm.errors import ConfigurationError
 from alignvlm.imaging.tiling import Tiling, choose_grid
 from alignvlm.model.configuration import AlignVLMConfig, num_visual_tokens
-from alignvlm.training.configuration import LoraConfig, RunConfig
+from alignvlm.training.configuration import RunConfig
+from alignvlm.training.cost.advice import Change, Machine, changes, left_out, longest_sample
 from alignvlm.training.cost.architecture import architecture, skeleton
 from alignvlm.training.cost.foreign import ForeignModel
 from alignvlm.training.cost.memory import (
@@ -25,10 +25,20 @@ from alignvlm.training.cost.memory import (
 from alignvlm.training.cost.operations import Flops, flops
 from alignvlm.training.cost.samples import Measure, Samples, samples, typical
 
-__all__ = ["RESERVE_BYTES", "Change", "Plan", "Step", "make_plan", "needed_memory"]
+__all__ = [
+    "RESERVE_BYTES",
+    "Plan",
+    "Step",
+    "check_row",
+    "make_plan",
+    "needed_memory",
+    "reserve_bytes",
+]
 
 RESERVE_BYTES = 2_000_000_000
 """CUDA's context, communication buffers, and what the allocator cannot use."""
+
+_CPU_RESERVE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +60,6 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """A setting, and what one GPU would hold with it and with all changes before it."""
-
-    setting: str
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run, planned.
 
@@ -68,9 +70,11 @@ class Plan:
         samples: their number and what they are like.
         step: one of the run's steps.
         memory: of one GPU.
-        unit: what `tiles` are; other makers' models have images.
         limit_bytes: of one GPU.
+        reserve_bytes: of one GPU, beyond what torch's tensors take.
         changes: what would make it fit, in the order to try; empty if it fits.
+        warnings: samples that a row cannot hold, one sentence a source.
+        unit: what `tiles` are; other makers' models have images.
     """
 
     run: RunConfig
@@ -80,13 +84,15 @@ class Plan:
     step: Step
     memory: Memory
     limit_bytes: int
+    reserve_bytes: int = RESERVE_BYTES
     changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
     unit: str = "tiles"
 
     @property
     def needed_bytes(self) -> int:
         """Of one GPU, the reserve included."""
-        return self.memory.total + RESERVE_BYTES
+        return self.memory.total + self.reserve_bytes
 
     @property
     def fits(self) -> bool:
@@ -109,33 +115,47 @@ class Plan:
             "run_flops": found.total * self.samples.num_steps,
             "memory_bytes": {
                 **asdict(self.memory),
-                "reserve": RESERVE_BYTES,
+                "reserve": self.reserve_bytes,
                 "needed": self.needed_bytes,
                 "limit": self.limit_bytes,
             },
             "fits": self.fits,
             "changes": [asdict(change) for change in self.changes],
+            "warnings": list(self.warnings),
         }
 
 
-def make_plan(run: RunConfig, num_gpus: int, limit_bytes: int, **assumed: Any) -> Plan:
+def make_plan(
+    run: RunConfig,
+    num_gpus: int,
+    limit_bytes: int,
+    *,
+    device: Literal["cuda", "cpu"] = "cuda",
+    **assumed: Any,
+) -> Plan:
     """The plan of a run; on one GPU that of the run with sharding=none, for it shares nothing.
 
     Args:
         run: the run.
-        num_gpus: that share it.
+        num_gpus: that share it; on a CPU: processes.
         limit_bytes: memory of one GPU.
+        device: what is kept in reserve, and what can be advised, depend on it.
         assumed: `tiles`, `text_tokens` and `num_samples` of `samples`.
 
     Raises:
         ConfigurationError: the model or the number of samples cannot be known, or one full tile
             does not fit into a row.
     """
-    if num_gpus == 1:
-        run = replace(run, sharding="none")
+    run = _as_shared(run, num_gpus)
     config = architecture(run.model)
+    machine = Machine(
+        device=device,
+        num_gpus=num_gpus,
+        limit_bytes=limit_bytes,
+        reserve_bytes=reserve_bytes(device),
+    )
     if not isinstance(config, AlignVLMConfig):
-        return _plan_of_another_model(config, run, num_gpus, limit_bytes, assumed)
+        return _plan_of_another_model(config, run, machine, assumed)
     check_row(config, run)
     found = samples(run, _measure(config), **assumed)
     planned = Plan(
@@ -146,9 +166,10 @@ def make_plan(run: RunConfig, num_gpus: int, limit_bytes: int, **assumed: Any) -
         step=_step(config, run, found, num_gpus),
         memory=memory(config, run, num_gpus),
         limit_bytes=limit_bytes,
+        reserve_bytes=machine.reserve_bytes,
+        warnings=left_out(config, run, assumed.get("tiles"), assumed.get("text_tokens")),
     )
-    shortest = max(run.batches.max_text_tokens, config.tokens_per_tile + 1)
-    return _advised(planned, _steps_down(run, num_gpus, shortest))
+    return _advised(planned, machine, longest_sample(config, run))
 
 
 def needed_memory(run: RunConfig, num_gpus: int) -> Memory:
@@ -157,11 +178,25 @@ def needed_memory(run: RunConfig, num_gpus: int) -> Memory:
     Raises:
         ConfigurationError: as `make_plan`.
     """
+    run = _as_shared(run, num_gpus)
     config = architecture(run.model)
     if isinstance(config, AlignVLMConfig):
         check_row(config, run)
         return memory(config, run, num_gpus)
     return ForeignModel(config, run).memory(_largest_page(run), num_gpus)
+
+
+def _as_shared(run: RunConfig, num_gpus: int) -> RunConfig:
+    return replace(run, sharding="none") if num_gpus == 1 else run
+
+
+def reserve_bytes(device: Literal["cuda", "cpu"]) -> int:
+    """What a process takes beside what is estimated.
+
+    On a CPU that is the interpreter, its libraries, and what the allocator cannot use: 0.1 to
+    0.9 GB in steps of `smol`, with and without adapters, recomputation and autocast.
+    """
+    return _CPU_RESERVE_BYTES if device == "cpu" else RESERVE_BYTES
 
 
 def _measure(config: AlignVLMConfig) -> Measure:
@@ -212,64 +247,30 @@ def _step(config: AlignVLMConfig, run: RunConfig, found: Samples, num_gpus: int)
     )
 
 
-def _advised(planned: Plan, changes: Iterable[tuple[str, RunConfig]]) -> Plan:
-    """The plan with changes one after the other until the run fits."""
+def _advised(
+    planned: Plan, machine: Machine, shortest_row: int, *, takes_adapters: bool = True
+) -> Plan:
+    """The plan with what would make it fit."""
     if planned.fits:
         return planned
-    tried: list[Change] = []
-    for setting, changed in changes:
-        needed = needed_memory(changed, planned.num_gpus).total + RESERVE_BYTES
-        tried.append(Change(setting=setting, bytes=needed))
-        if needed <= planned.limit_bytes:
-            break
-    return replace(planned, changes=tuple(tried))
 
+    def held(run: RunConfig) -> int:
+        return needed_memory(run, machine.num_gpus).total
 
-def _steps_down(
-    run: RunConfig, num_gpus: int, shortest: int, *, takes_adapters: bool = True
-) -> Iterator[tuple[str, RunConfig]]:
-    """(setting, the run with it and all before it), those that cost least first.
-
-    Shorter rows and recomputation change no result; adapters do, so they come last.
-
-    Args:
-        run: the run.
-        num_gpus: that share it.
-        shortest: tokens that a row must hold.
-        takes_adapters: whether the model can be trained with some.
-    """
-    if not run.model.gradient_checkpointing:
-        run = replace(run, model=replace(run.model, gradient_checkpointing=True))
-        yield "model.gradient_checkpointing=true", run
-    if num_gpus > 1 and run.sharding == "none" and not (run.lora and run.lora.quantize):
-        run = replace(run, sharding="fsdp2")
-        yield "sharding=fsdp2", run
-    if run.model.dtype == "float32" and None in (run.rates.vision, run.rates.llm):
-        run = replace(run, model=replace(run.model, dtype="bfloat16"))
-        yield "model.dtype=bfloat16", run
-    while (half := run.batches.max_tokens // 2) >= shortest:
-        run = replace(run, batches=replace(run.batches, max_tokens=half))
-        yield f"batches.max_tokens={half}", run
-    if takes_adapters and run.rates.llm is not None and run.lora is None:
-        low = replace(run.model, dtype="bfloat16")
-        run = replace(run, lora=LoraConfig(), model=low)
-        yield "lora.rank=16 model.dtype=bfloat16", run
-    if run.lora is not None and not run.lora.quantize and run.sharding == "none":
-        run = replace(run, lora=replace(run.lora, quantize=True))
-        yield "lora.quantize=true", run
-    if run.rates.vision is not None and (run.rates.connector or run.rates.llm):
-        run = replace(run, rates=replace(run.rates, vision=None))
-        yield "rates.vision=none", run
+    found = changes(
+        planned.run, machine, held, shortest_row=shortest_row, takes_adapters=takes_adapters
+    )
+    return replace(planned, changes=found)
 
 
 def _plan_of_another_model(
     config: PreTrainedConfig,
     run: RunConfig,
-    num_gpus: int,
-    limit_bytes: int,
+    machine: Machine,
     assumed: dict[str, Any],
 ) -> Plan:
     """Rows hold one sample each, whatever `batches` says of rows."""
+    num_gpus = machine.num_gpus
     model = ForeignModel(config, run)
     found = samples(run, model.measure, **assumed)
     size = run.batches.num_samples
@@ -287,12 +288,13 @@ def _plan_of_another_model(
             flops=_flops_of_another_model(model, run, size, assumed),
         ),
         memory=model.memory(_largest_page(run), num_gpus),
-        limit_bytes=limit_bytes,
+        limit_bytes=machine.limit_bytes,
+        reserve_bytes=machine.reserve_bytes,
+        warnings=left_out(None, run, text_tokens=assumed.get("text_tokens")),
         unit="images",
     )
     as_it_is = run.batches.max_tokens
-    down = _steps_down(run, num_gpus, as_it_is, takes_adapters=model.takes_adapters)
-    return _advised(planned, down)
+    return _advised(planned, machine, as_it_is, takes_adapters=model.takes_adapters)
 
 
 def _flops_of_another_model(
