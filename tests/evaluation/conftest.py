@@ -26,15 +26,13 @@ def make_llm(seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(tiny_chat_llama()).eval()
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_model(folder: Path) -> None:
     """Encoder of one tile of 128 px, ALIGN over characters, Llama of two layers."""
     from tiny_models import chat_tokenizer
 
     from alignvlm.model import AlignVLM, AlignVLMProcessor, DocumentEncoder, DocumentEncoderConfig
     from alignvlm.model.characters import character_tokens
 
-    folder = tmp_path_factory.mktemp("model")
     tokenizer, llm = chat_tokenizer(use_regex=False), make_llm(0)
     model = AlignVLM.build(
         vision=DocumentEncoder(DocumentEncoderConfig(tile_px=128, hidden_size=32)),
@@ -50,6 +48,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model.save_pretrained(folder)
     AlignVLMProcessor.build(tokenizer, model.config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `save_model` writes."""
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -253,7 +252,9 @@ def _run(
 def _print(found: Mapping[str, Mapping[str, Any]], folder: Path, as_json: bool) -> None:
     """The scores on stdout, in per cent; as JSON they are what `scores.json` holds."""
     if as_json:
-        typer.echo(json.dumps({"run": str(folder), "benchmarks": found}, indent=1, default=str))
+        from alignvlm.evaluation.running import folder as folders
+
+        typer.echo(folders.as_json({"run": str(folder), "benchmarks": found}), nl=False)
         return
     rows = [("benchmark", "metric", "score", "questions", "failed", "unparsed")]
     for name, scores in found.items():

@@ -47,6 +47,9 @@ def report(
     the models nor, but for the images, the benchmarks are needed.
     """
     from alignvlm.evaluation.reporting import Draws, read_runs, write_report
+    from alignvlm.evaluation.running.folder import check_folder
+
+    check_folder(out, "name another place with --out")
 
     wanted = [name.strip() for name in benchmarks.split(",") if name.strip()]
     with status("Reading the runs"):

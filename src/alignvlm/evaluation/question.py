@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -139,9 +139,49 @@ class Prediction:
         """Inverse of `to_record`.
 
         Raises:
-            TypeError: fields are missing or unknown.
+            TypeError: fields are missing or unknown, or hold something else.
         """
-        values = dict(record)
-        if isinstance(values.get("measures"), list):
-            values["measures"] = tuple(values["measures"])
-        return cls(**values)
+        if wrong := [name for name, fits in _FITS.items() if not fits(record.get(name))]:
+            raise TypeError(f"no prediction has such {', '.join(wrong)}")
+        found = cls(**{**record, "measures": tuple(record["measures"])})
+        if found.raw is None and found.error is None:
+            raise TypeError("neither an answer nor an error")
+        return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or _is_text(value)
+
+
+def _are_measures(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_text, value))
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _are_scores(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(found, Mapping)
+        and (found.get("value") is None or isinstance(found["value"], (int, float)))
+        and isinstance(found.get("parts", {}), Mapping)
+        for found in value.values()
+    )
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("id", "group", "question", "prompt", "prompt_sha256"), _is_text),
+    **dict.fromkeys(("raw", "error"), _is_text_or_none),
+    "measures": _are_measures,
+    "options": lambda value: isinstance(value, Mapping),
+    "scores": _are_scores,
+    "tokens": _is_count,
+    "complete": lambda value: isinstance(value, bool),
+    "seconds": lambda value: isinstance(value, (int, float)),
+}
+"""Of each field of a `Prediction`, what may stand there; answers may be anything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ from transformers import (
 from alignvlm.data.images import DrawnImage
 from alignvlm.evaluation.question import Prompt
 from alignvlm.model import AlignVLM, AlignVLMProcessor, DocumentEncoder, DocumentEncoderConfig
+
+
+def _named(name: str, path: Path) -> Any:
+    """A file of the tests as a module of this name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+server = _named("endpoint_server", Path(__file__).with_name("endpoint_server.py")).server
 
 BUILDERS = Path(__file__).parents[2] / "training" / "foreign_vlm.py"
 
@@ -53,10 +67,7 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def foreign_models() -> dict[str, tuple[Any, Any]]:
     """Model and processor by name, weights large enough that tokens differ in likelihood."""
-    spec = importlib.util.spec_from_file_location("evaluated_foreign_vlm", BUILDERS)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _named("evaluated_foreign_vlm", BUILDERS)
     made = {name: build() for name, build in module.MODELS.items()}
     made["llava_next"] = llava_next(module)
     for model, _ in made.values():

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+from endpoint_server import Server, reply
 from PIL import Image
 
 from alignvlm.data.images import DrawnImage, FileImage
@@ -23,71 +21,6 @@ from alignvlm.evaluation.models.endpoint import KEY, Endpoint, data_url
 from alignvlm.evaluation.question import Prompt
 
 Make = Callable[..., Prompt]
-
-
-def reply(text: Any, finish: str = "stop", **usage: int) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    return {"choices": [choice], "usage": usage or None}
-
-
-@dataclass
-class Server:
-    """What the next requests get, the last one again and again, and what was asked."""
-
-    replies: list[Any] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    at_once: int = 0
-    most_at_once: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    address: str = ""
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            with state.lock:
-                state.requests.append(json.loads(body))
-                state.headers.append({k.lower(): v for k, v in self.headers.items()})
-                state.paths.append(self.path)
-                state.at_once += 1
-                state.most_at_once = max(state.most_at_once, state.at_once)
-                found = state.replies.pop(0) if len(state.replies) > 1 else state.replies[0]
-            time.sleep(state.seconds)
-            with state.lock:
-                state.at_once -= 1
-            found = found(state.requests[-1]) if callable(found) else found
-            status, content, headers = found if isinstance(found, tuple) else (200, found, {})
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            try:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-            except OSError:  # the other side has gone
-                pass
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.address = f"http://127.0.0.1:{http.server_address[1]}"
-    yield state
-    http.shutdown()
-    http.server_close()
-    thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +73,49 @@ def test_large_images_go_as_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert head == "data:image/jpeg;base64"
     sent = Image.open(BytesIO(base64.b64decode(content)))
     assert (sent.format, sent.size) == ("JPEG", (60, 60))
+
+
+def test_an_answer_in_parts(server: Server, make_prompt: Make) -> None:
+    parts = [{"type": "text", "text": "Pa"}, {"type": "reasoning", "text": "hm"},
+             {"type": "text", "text": "ris"}]  # fmt: skip
+    server.replies = [reply(parts)]
+    assert opened(server).answer([make_prompt()])[0].text == "Paris"
+    assert len(server.requests) == 1
+
+
+def test_finished_answers_of_a_batch_that_fails_are_not_asked_again(
+    server: Server, make_prompt: Make
+) -> None:
+    def refuse_one(request: dict[str, Any]) -> Any:
+        text = request["messages"][0]["content"][-1]["text"]
+        return (400, b"", {}) if text == "question 1" else reply(text)
+
+    server.replies = [refuse_one]
+    prompts = [make_prompt(number, f"question {number}", num_images=0) for number in range(4)]
+    model = opened(server, batch_size=4)
+    with pytest.raises(InputError, match="'q1'"):
+        model.answer(prompts)
+    num_asked = len(server.requests)
+    assert num_asked == 4
+    for number, prompt in enumerate(prompts):
+        if number == 1:
+            with pytest.raises(InputError, match="'q1'"):
+                model.answer([prompt])
+        else:
+            assert model.answer([prompt])[0].text == f"question {number}"
+    assert len(server.requests) == num_asked + 1
+    same = make_prompt(0, "question 0", num_images=0)
+    assert model.answer([same])[0].text == "question 0"
+    assert len(server.requests) == num_asked + 2, "another prompt, if with the same words"
+
+
+def test_a_prompt_that_is_no_question(server: Server) -> None:
+    """A judge's."""
+    parts = ({"type": "text", "text": "Grade it"},)
+    asked = Prompt(question_id="", parts=parts, images=(), max_new_tokens=4)
+    server.replies = [(500, b"", {})]
+    with pytest.raises(InputError, match="gave no answer to a prompt in 5 tries"):
+        opened(server).answer([asked])
 
 
 def test_an_answer_cut_by_the_server_and_one_without_text(

@@ -305,6 +305,7 @@ def test_what_identifies_a_model(opened: Callable[..., Any], name: str) -> None:
     assert described["model_type"] == ("alignvlm" if name == "own" else name)
     assert (described["dtype"], described["device"]) == ("float32", "cpu")
     assert len(described["sha256"]) == 64
+    assert described.get("prompt_format") == (None if name == "own" else "chat")
     assert model.batch_size == 1 and opened(name, fresh=True, batch_size=5).batch_size == 5
     assert described == opened(name, fresh=True).describe()
     assert "model" not in vars(model), "no weights were loaded for that"

@@ -47,10 +47,13 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
-def test_no_chat_template(foreign_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_chat_template_for_text_alone(foreign_folders: dict[str, Path], tmp_path: Path) -> None:
+    """As old repositories have it: asked through it, the model would never see its image."""
     folder = copied(foreign_folders["llava"], tmp_path / "copy")
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ConfigurationError, match="has no chat template: save one with it"):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{{ messages }}"}))
+    with pytest.raises(ConfigurationError, match="is its tokenizer's, which knows no images: save"):
         open_model(folder, device="cpu")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignvlm.errors import AlignVLMError, InputError, UsageError
-from alignvlm.evaluation.reporting import read_runs
+from alignvlm.evaluation.reporting import read_runs, write_report
 from alignvlm.evaluation.reporting.units import as_units
 from alignvlm.evaluation.running.folder import read_predictions
 from alignvlm.evaluation.running.scoring import score_predictions
@@ -133,11 +133,15 @@ def test_damaged_folders_are_said_with_file_and_line(
     path = folder / "docvqa" / "predictions.jsonl"
     lines = path.read_text("utf-8").splitlines()
     path.write_text("\n".join([*lines, lines[0]]) + "\n", "utf-8")
-    assert "Line 4 of" in (said := refused([folder])) and "'a' a second time" in said
+    assert "Line 4 of" in (said := refused([folder])) and "'a' of line 1 a second" in said
     path.write_text(lines[0] + "\n" + lines[1][:30] + "\n", "utf-8")
     assert "Line 2 of" in refused([folder])
+    path.write_text("\n".join(lines[:2]) + "\n", "utf-8")
+    assert "holds 2 predictions and benchmark.json beside it says 3 questions" in refused([folder])
     path.write_text("", "utf-8")
-    assert "no prediction" in refused([folder])
+    assert "holds 0 predictions" in refused([folder])
+    (folder / "docvqa" / "benchmark.json").write_text("{}", "utf-8")
+    assert "holds no prediction" in refused([folder])
     (folder / "docvqa" / "benchmark.json").write_text("[1]", "utf-8")
     path.write_text(lines[0] + "\n", "utf-8")
     assert "no JSON object" in refused([folder])
@@ -147,11 +151,28 @@ def test_damaged_folders_are_said_with_file_and_line(
 
 def test_a_score_that_is_no_number_is_kept_as_such(reporting_write: WriteRun) -> None:
     """MM-Vet's judge in VLMEvalKit may say "nan"."""
-    found = {"mmvet@vlmevalkit-2025.05": {"value": "NaN", "parts": {"replies": ["nan"]}}}
+    found = {"mmvet@vlmevalkit-2025.05": {"value": None, "parts": {"replies": ["nan"]}}}
     rows = [{"id": "a", "answers": ["x"], "raw": "y", "measures": ("mmvet",), "scores": found}]
     (run,) = read_runs([reporting_write("r", {"mmvet": rows})])
     value = run.results["mmvet"].scores[0][0].value
     assert value != value
+
+
+def test_saved_scores_that_cannot_be_put_together_are_made_again(
+    reporting_write: WriteRun,
+) -> None:
+    """A file that someone has edited."""
+    rows = [{"id": "a", "answers": ["x"], "raw": "x", "measures": ("due_f1",),
+             "scores": {"due_f1@due": {"value": 0.0, "parts": {}}}}]  # fmt: skip
+    (run,) = read_runs([reporting_write("r", {"klc": rows})])
+    assert as_units(run.results["klc"].scored()).value == 1.0
+
+
+def test_a_file_where_the_report_should_be(reporting_write: WriteRun, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="file' is a file and no folder: name another place"):
+        write_report(read_runs([reporting_write("r", {"docvqa": ROWS})]), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_texts_that_look_like_no_number_stay_texts(reporting_write: WriteRun) -> None:

@@ -217,7 +217,7 @@ def test_few_questions_have_no_interval(reporting_write: WriteRun) -> None:
 
 
 def test_a_score_that_is_no_number_is_none(reporting_write: WriteRun) -> None:
-    nan = {"mmvet@vlmevalkit-2025.05": {"value": "NaN", "parts": {}}}
+    nan = {"mmvet@vlmevalkit-2025.05": {"value": None, "parts": {}}}
     found = rows(HALF, "mmvet", scores=nan)
     result = content(reporting_write("r", {"mmvet": found}), reporting_write("s", {"mmvet": found}))
     assert result["results"][0]["metrics"][0]["value"] is None
@@ -236,6 +236,19 @@ def test_failures_are_counted_by_reason(reporting_write: WriteRun) -> None:
     ]  # fmt: skip
     assert failures[0]["ids"] == ["q0", "q1", "q3"]
     assert failures[0]["example"] == {"id": "q0", "error": "'p0.png' has 0 pages: cut it"}
+
+
+def test_only_what_differs_between_failures_is_masked(reporting_write: WriteRun) -> None:
+    found = rows([1] * 6)
+    told = "http://127.0.0.1:8945/v1 gave no answer to the question 'q{}' in 5 tries (status {})"
+    for place, status in enumerate((500, 500, 404, 500, 404)):
+        found[place] |= {"raw": None, "error": told.format(place, status)}
+    found[5] |= {"raw": None, "error": "KeyError: 'value'"}
+    failures = content(reporting_write("r", {"docvqa": found}))["failures"]
+    assert [(one["reason"], one["num_failed"]) for one in failures] == [
+        (told.replace("'q{}'", "…").format(500), 3), (told.replace("'q{}'", "…").format(404), 2),
+        ("KeyError: 'value'", 1),
+    ]  # fmt: skip
 
 
 def test_numbers_of_a_run_do_not_depend_on_its_company(reporting_write: WriteRun) -> None:

@@ -7,6 +7,7 @@ id, {"wait": process id} prints with which status it ended.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -24,13 +25,20 @@ from alignvlm.evaluation.question import Prompt, Question, Reply
 
 
 class StubSet(QuestionSet):
-    """As many questions as the file says, of very different lengths; some rows may be broken."""
+    """As many questions as the file says, of very different lengths.
+
+    Some rows may be broken, or have other answers or options, by their numbers.
+    """
 
     home = "stub"
 
     def __init__(self, benchmark: Benchmark, place: Path) -> None:
         self.benchmark, self.where = benchmark, str(place)
         self.facts = json.loads(place.read_text())
+
+    @property
+    def digest(self) -> str:
+        return self.facts.get("digest", "")
 
     def __len__(self) -> int:
         return self.facts["num"]
@@ -43,8 +51,9 @@ class StubSet(QuestionSet):
             id=f"q{index}",
             text=f"{words}{self.facts.get('text', 'number')} {index}",
             images=(),
-            answers=[str(index * index)],
+            answers=self.facts.get("answers", {}).get(str(index), [str(index * index)]),
             measures=self.benchmark.measures,
+            options=self.facts.get("options", {}).get(str(index), {}),
             group="ab"[index % 2] if self.facts.get("groups") else "",
         )
 
@@ -146,10 +155,13 @@ def main(folder: str, options: dict[str, Any]) -> None:
     Args:
         folder: of the run.
         options: "data": the benchmark's file; "delay": seconds for a batch; "fail": ids; "batch":
-            its size; "dies": rank to the number of answers after which that process ends.
+            its size; "dies": rank to the number of answers after which that process ends. Or
+            "model": folder for one that is asked about "pages" drawn pages, "batch" at a time.
     """
     from alignvlm.evaluation.running import Settings, evaluate_model, open_processes
 
+    if "model" in options:
+        return ask_a_model(folder, options)
     dies = options.get("dies", {}).get(os.environ.get("RANK", "0"))
 
     class Model(StubModel):
@@ -169,6 +181,37 @@ def main(folder: str, options: dict[str, Any]) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     print(json.dumps({"asked": model.asked, "scores": found}))
+
+
+def make_model(folder: Path) -> None:
+    """A model with weights in a new folder, and in memory what asking it takes."""
+    import alignvlm.evaluation.models.own
+    import alignvlm.synth.dataset  # noqa: F401
+
+    if folder.exists():
+        return
+    path = Path(__file__).parents[1] / "conftest.py"
+    spec = importlib.util.spec_from_file_location("models_of_the_tests", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.save_model(folder)
+
+
+def ask_a_model(folder: str, options: dict[str, Any]) -> None:
+    """One run of a model with weights over drawn pages."""
+    import torch
+
+    from alignvlm.evaluation.benchmarks import synthdoc
+    from alignvlm.evaluation.models import open_model
+    from alignvlm.evaluation.running import Settings, evaluate_model, open_processes
+
+    torch.set_num_threads(1)
+    model = open_model(options["model"], device="cpu", dtype="float32", batch_size=options["batch"])
+    drawn = synthdoc(num_pages=options["pages"])
+    settings, processes = Settings(max_failed=0), open_processes("cpu")
+    found = evaluate_model(model, [drawn], Path(folder), settings, processes=processes)
+    print(json.dumps(found))
 
 
 def fork(arguments: Sequence[Any], env: dict[str, str], out: Path) -> int:
@@ -200,11 +243,11 @@ def serve() -> None:
     import accelerate  # noqa: F401, half a second in every run otherwise
     import torch  # noqa: F401
 
-    import alignvlm.evaluation.running  # noqa: F401
-
     for line in sys.stdin:
         asked = json.loads(line)
         if "start" in asked:
+            if "model" in asked["start"][1]:
+                make_model(Path(asked["start"][1]["model"]))
             said = fork(asked["start"], asked["env"], Path(asked["out"]))
         else:
             said = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])

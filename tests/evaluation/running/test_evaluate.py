@@ -11,6 +11,7 @@ from stub_run import StubModel, files, make_benchmark, write_data
 from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.running import Progress, Settings, evaluate_model, rescore
 from alignvlm.evaluation.running.folder import read_predictions
+from alignvlm.evaluation.running.scoring import scorers_version
 
 PAPER = "vlmevalkit-2025.05"
 
@@ -40,6 +41,7 @@ def test_a_run_leaves_what_it_should(tmp_path: Path) -> None:
         "benchmark.json", "predictions.jsonl", "scores.json",
     ]  # fmt: skip
     assert json.loads((folder / "scores.json").read_text()) == found["squares"]
+    assert found["squares"]["scorers"] == scorers_version()
     assert [one.id for one in read_predictions(folder / "predictions.jsonl")] == [
         f"q{index}" for index in range(10)
     ]
@@ -145,6 +147,85 @@ def test_other_questions_are_refused(tmp_path: Path, facts: dict[str, Any]) -> N
     run(tmp_path)
     with pytest.raises((InputError, UsageError), match="--run"):
         run(tmp_path, **facts)
+
+
+def test_other_data_of_the_same_questions_is_refused(tmp_path: Path) -> None:
+    """One gold answer of 200, which no comparison of some questions would notice."""
+    facts = {"num": 200, "digest": "before"}
+    run(tmp_path, **facts)
+    before, model = files(tmp_path / "run"), StubModel()
+    with pytest.raises(UsageError, match=r"The data of squares has changed since .*with --run"):
+        run(tmp_path, model, **{**facts, "digest": "now"}, answers={"101": ["5"]})
+    assert model.batches == [] and files(tmp_path / "run") == before
+    record = json.loads((tmp_path / "run" / "squares" / "benchmark.json").read_text())
+    assert record["digest"] == "before"
+
+
+def test_a_judge_is_asked_for_before_the_model_is(tmp_path: Path) -> None:
+    model = StubModel()
+    with pytest.raises(UsageError, match="MM-Vet is graded by a language model: give --judge"):
+        run(tmp_path, model, benchmark=make_benchmark(measures=("anls", "mmvet")))
+    assert model.batches == [] and not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_grade_that_is_no_number_is_null(tmp_path: Path) -> None:
+    """VLMEvalKit takes "nan" for a grade. Gone on with or scored again it is the same."""
+    facts = {"benchmark": make_benchmark(measures=("mmvet",)),
+             "settings": {"judge": lambda prompt, temperature: "nan"}}  # fmt: skip
+    value = run(tmp_path, **facts)["squares"]["headline"]["value"]
+    assert value != value
+    before = files(tmp_path / "run")
+    kept = json.loads(before["squares/scores.json"], parse_constant=pytest.fail)
+    assert kept["headline"]["value"] is None
+    scores = before["squares/predictions.jsonl"][0]["scores"]
+    assert scores[f"mmvet@{PAPER}"]["value"] is None
+    model = StubModel()
+    run(tmp_path, model, **facts)
+    assert model.batches == [] and files(tmp_path / "run") == before
+    rescore(tmp_path / "run", PAPER)
+    folder = tmp_path / "run" / "squares"
+    assert json.loads((folder / f"scores-{PAPER}.json").read_text()) == kept
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [({"answers": {"4": [{"foo": 1}]}}, "KeyError: 'value'"),
+     ({"answers": {"4": [{"value": 16, "value_variants": None}]}}, "TypeError"),
+     ({"options": {"4": {"document": ["d"]}}}, "TypeError: unhashable")],
+)  # fmt: skip
+def test_a_row_that_cannot_be_scored_is_a_failure_like_others(
+    tmp_path: Path, row: dict[str, Any], said: str
+) -> None:
+    """The run ends, can be repeated and scored again; repaired, that row alone is asked again."""
+    own = {str(n): {"document": f"d{n}"} for n in range(10)}
+    facts = {**row, "options": own | row.get("options", {})}
+    facts |= {"benchmark": make_benchmark(measures=("due_f1",)), "settings": {"max_failed": 0.1}}
+    found = run(tmp_path, **facts)["squares"]
+    assert (found["num_failed"], found["num_questions"]) == (1, 10)
+    # Right are five of nine that were said and of ten that there are.
+    assert found["headline"]["value"] == pytest.approx(2 * 5 / (9 + 10))
+    predictions = read_predictions(tmp_path / "run" / "squares" / "predictions.jsonl")
+    assert [one.id for one in predictions if one.error] == ["q4"]
+    assert predictions[4].error.startswith(said) and predictions[4].raw == "16"
+    again = StubModel()
+    assert run(tmp_path, again, **facts)["squares"] == found and again.asked == ["q4"]
+    assert rescore(tmp_path / "run", PAPER)["squares"] == found
+    mended = run(tmp_path, **{**facts, "answers": {}, "options": own})["squares"]
+    assert (mended["num_failed"], mended["headline"]["value"]) == (0, pytest.approx(0.6))
+
+
+def test_a_file_that_has_lost_lines(tmp_path: Path) -> None:
+    found = run(tmp_path, num=40)
+    path = tmp_path / "run" / "squares" / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:20]))
+    with pytest.raises(InputError, match=r"holds 20 predictions .* says 40 questions: restore"):
+        rescore(tmp_path / "run", PAPER)
+    model = StubModel()
+    assert run(tmp_path, model, num=40) == found and len(model.asked) == 20
+    path.write_text("".join(lines[:38] + lines[39:]))
+    with pytest.raises(InputError, match="another question than number 39 of squares"):
+        run(tmp_path, num=40)
 
 
 def test_failures_are_recorded_counted_and_asked_again(tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_two_processes_predict_as_one(server: Server, tmp_path: Path) -> None:
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
+def test_two_processes_with_a_model_of_torch(server: Server, tmp_path: Path) -> None:
+    """Six drawn pages, two at a time: other batches in other processes, the same answers."""
+    options = {"model": str(tmp_path / "model"), "pages": 6, "batch": 2}
+    ((alone, err),) = end(server.start(tmp_path / "one", options))
+    said = end(server.start(tmp_path / "two", options, many=2))
+    assert err == "" and [out for out, _ in said] == [alone] * 2
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    predictions = one["synthdoc/predictions.jsonl"]
+    assert predictions == two["synthdoc/predictions.jsonl"] and len(predictions) == 6
+    assert len({row["raw"] for row in predictions}) > 1, "pages and questions matter"
+    assert one["synthdoc/scores.json"] == two["synthdoc/scores.json"]
+
+
 def test_two_processes_are_killed_and_one_goes_on(server: Server, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", num=40)
     options = {"data": str(data), "batch": 2}

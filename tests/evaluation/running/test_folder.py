@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.question import Prediction
-from alignvlm.evaluation.running.folder import BenchmarkFolder, RunFolder, read_predictions
+from alignvlm.evaluation.running.folder import (
+    BenchmarkFolder,
+    RunFolder,
+    check_folder,
+    read_predictions,
+)
 
 ONE = Prediction(
     id="1", group="", question="What?", prompt="What?", prompt_sha256="0", answers=["a"],
@@ -72,9 +77,11 @@ def test_a_grade_that_is_no_number_is_still_json(tmp_path: Path) -> None:
     folder = BenchmarkFolder(tmp_path)
     append(folder, 0, (0, replace(ONE, scores={"m": {"value": math.nan, "parts": {}}})))
     line = (tmp_path / "parts" / "0.jsonl").read_text()
-    assert json.loads(line, parse_constant=pytest.fail)["scores"]["m"]["value"] == "NaN"
-    path = folder.write_scores("scores.json", {"value": math.inf})
-    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {"value": "Infinity"}
+    assert json.loads(line, parse_constant=pytest.fail)["scores"]["m"]["value"] is None
+    assert folder.done()[0].scores["m"]["value"] is None
+    path = folder.write_scores("scores.json", {"value": math.inf, "text": "NaN", "in": [math.nan]})
+    written = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert written == {"value": None, "text": "NaN", "in": [None]}
 
 
 @pytest.mark.parametrize("cut", [2, 50, 10_000])
@@ -141,6 +148,64 @@ def test_predictions_that_are_none(tmp_path: Path) -> None:
         read_predictions(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"options": []}, {"options": None}, {"scores": 3}, {"scores": {"m": 1}}, {"measures": "anls"},
+     {"measures": []}, {"measures": [1]}, {"scores": {"m": {"value": "x"}}}, {"raw": 5},
+     {"scores": {"m": {"value": 1, "parts": 2}}}, {"group": None}, {"raw": None}, {"id": 3},
+     {"seconds": "1"}, {"tokens": 1.5}, {"complete": None}, {"error": 4}, {"prompt": 1}],
+)  # fmt: skip
+def test_fields_of_another_type(tmp_path: Path, change: dict[str, Any]) -> None:
+    """For `rescore` and `report` a damaged line; `eval` asks that question again."""
+    folder = BenchmarkFolder(tmp_path)
+    record = {**ONE.to_record(), **change}
+    folder.predictions.write_text(f"{json.dumps(ONE.to_record())}\n{json.dumps(record)}\n")
+    with pytest.raises(InputError, match=r"Line 2 of .* is no prediction: restore"):
+        read_predictions(folder.predictions)
+    assert folder.done() == {0: ONE}
+
+
+def test_predictions_that_are_not_all_there(tmp_path: Path) -> None:
+    folder = BenchmarkFolder(tmp_path / "a")
+    folder.begin(RECORD)
+    two = [ONE, replace(ONE, id="2")]
+    folder.finish(two, {})
+    assert folder.whole() == two
+    folder.finish(two[:1], {})
+    with pytest.raises(InputError, match=r"holds 1 predictions and .* says 2 questions: restore"):
+        folder.whole()
+    folder.finish([ONE, ONE], {})
+    with pytest.raises(InputError, match=r"Line 2 of .* '1' of line 1 a second time"):
+        folder.whole()
+    folder.finish([ONE, replace(two[1], measures=("a",))], {})
+    with pytest.raises(InputError, match=r"Line 2 of .* names the measure 'a', which there is not"):
+        folder.whole()
+
+
+def test_other_data_of_the_same_number(tmp_path: Path) -> None:
+    folder = BenchmarkFolder(tmp_path / "a")
+    folder.begin({**RECORD, "digest": "1"})
+    folder.begin({**RECORD, "digest": "1"})
+    with pytest.raises(UsageError, match=r"The data of a has changed since .*: put it back as it"):
+        folder.begin({**RECORD, "digest": "2"})
+    before_digests = BenchmarkFolder(tmp_path / "b")
+    before_digests.begin(RECORD)
+    before_digests.begin({**RECORD, "digest": "2"})
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with (
+            pytest.raises(UsageError, match="file' is a file and no folder: choose another"),
+            RunFolder(path).locked(),
+        ):
+            pass
+    check_folder(tmp_path, "no")
+    check_folder(tmp_path / "new" / "folder", "no")
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "new").exists()
+
+
 def test_the_record_of_a_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "new" / "run")
     assert folder.read() is None
@@ -193,7 +258,12 @@ def test_what_may_change_between_starts(tmp_path: Path, change: dict[str, Any]) 
     folder.begin({**FACTS, **change})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": "m"}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"model": "m"}', '{"started": "now", "benchmarks": "anls"}',
+     '{"started": "now", "benchmarks": [1]}', '{"started": 1, "benchmarks": []}',
+     '{"started": "now", "benchmarks": [], "description": [1]}'],
+)  # fmt: skip
 def test_a_folder_of_something_else(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match="choose another folder"):

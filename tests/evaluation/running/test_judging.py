@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from stub_run import StubModel
 
-from alignvlm.errors import InputError, UsageError
+from alignvlm.errors import AlignVLMError, InputError, UsageError
 from alignvlm.evaluation import score
 from alignvlm.evaluation.question import Prompt, Reply
 from alignvlm.evaluation.running.judging import ModelJudge, open_judge
@@ -28,6 +28,23 @@ def test_a_model_grades_and_is_asked_once() -> None:
     unclear = score("mmvet", "x = 3", ["-1"], question="What is x?", judge=judge)
     assert unclear.value == 0.0 and unclear.parts["replies"] == ["good"] * 5
     assert len(model.batches) == 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [(InputError("It is\nlong: cut it"), InputError, "The judge gave no grade: It is"),
+     (UsageError("No key: set it"), AlignVLMError, "The judge cannot be asked: No key: set it")],
+)  # fmt: skip
+def test_a_judge_that_fails(raised: Exception, kind: type[Exception], said: str) -> None:
+    """What is wrong with its address or key is wrong for all answers and ends the run."""
+
+    class Failing(StubModel):
+        def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+            raise raised
+
+    with pytest.raises(kind, match=said) as told:
+        ModelJudge(Failing())("prompt", 0.0)
+    assert type(told.value) is kind
 
 
 def test_judges_by_name(tmp_path: Path) -> None:

@@ -156,9 +156,29 @@ def test_a_judge_without_a_reply_fails_the_sample(tmp_path: Path) -> None:
     assert (found[5].raw, found[5].error) == ("25", "No reply was recorded: record it")
     assert found[4].scores["mmvet@vlmevalkit-2025.05"]["value"] == 0.5
     assert found[4].scores["mmvet@vlmevalkit-2025.05"]["parts"]["replies"] == ["0.5"]
-    without = Asker(**{**vars(asker), "judge": None})
-    with pytest.raises(UsageError, match="pass judge="):
-        dict(without.predict(range(3)))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(UsageError("The two\ndiffer: mend them"), "The two differ: mend them"),
+     (KeyError("value"), "KeyError: 'value'")],
+)  # fmt: skip
+def test_a_row_that_cannot_be_scored_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    from alignvlm.evaluation.running import predicting
+
+    real = predicting.score_answer
+
+    def score(prediction: Prediction, *rest: Any) -> Any:
+        if prediction.id == "q2":
+            raise error
+        return real(prediction, *rest)
+
+    monkeypatch.setattr(predicting, "score_answer", score)
+    found = ask(tmp_path, StubModel())
+    assert {index: one.error for index, one in found.items() if one.error} == {2: said}
+    assert (found[2].raw, found[2].scores) == ("4", {}) and found[1].scores
 
 
 def test_a_scorer_that_is_not_installed_ends_the_run(

@@ -15,6 +15,7 @@ from alignvlm.evaluation import RecordedJudge, aggregate, score
 from alignvlm.evaluation.question import Prediction
 from alignvlm.evaluation.running.scoring import (
     check_dialect,
+    check_judge,
     score_answer,
     score_predictions,
     scorers_version,
@@ -97,6 +98,58 @@ def test_a_row_that_could_not_be_read_counts_in_every_group() -> None:
     found = scored([*read, failed(None, "tablevqa_wtq")], headline="mean_of_groups")
     assert found["headline"]["value"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert scored([*read, failed(None, "tablevqa_wtq")])["headline"]["value"] == 0.75
+
+
+ODD = [
+    ("due_f1", [{"foo": 1}], {}),
+    ("due_f1", [{"value": 1, "value_variants": None}], {}),
+    ("due_f1", ["x"], {"document": ["a"]}),
+    ("due_mean_f1", [{"values": 1}], {}),
+    ("vcr_jaccard", 5, {}),
+    ("pope", {"a": 1}, {}),
+]
+
+
+@pytest.mark.parametrize(("measure", "answers", "options"), ODD)
+def test_what_cannot_be_scored_counts_as_one_missed(
+    measure: str, answers: Any, options: dict[str, Any]
+) -> None:
+    """Whether the run has marked it as failed, or a dialect of `rescore` cannot read it."""
+    golds = {"pope": "Yes", "due_mean_f1": ["a"]}.get(measure, ["a"])
+    good = made("Yes" if measure == "pope" else "a", golds, measure)
+    alone = scored([good])["headline"]["value"]
+    both = scored([good, failed(answers, measure, options=options)])
+    assert (both["num_failed"], both["num_questions"], alone) == (1, 2, 1.0)
+    assert 0 < both["headline"]["value"] <= 1
+    said = made("a", answers, measure, options=options)
+    assert 0 <= scored([good, said])["headline"]["value"] <= 1
+
+
+@pytest.mark.parametrize(("measure", "answers", "options"), ODD[:3])
+def test_what_cannot_be_scored_is_counted(
+    measure: str, answers: Any, options: dict[str, Any]
+) -> None:
+    """By hand: one field of two is found, nothing wrong is said."""
+    odd = made("a", answers, measure, options=options, id="2")
+    found = scored([made("a", ["a"], measure), odd])
+    assert (found["num_failed"], found["headline"]["value"]) == (1, pytest.approx(2 / 3))
+    with pytest.raises((KeyError, TypeError)):
+        score_answer(made("a", answers, measure, options=options))
+
+
+def test_rows_that_cannot_be_read_are_missed_one_by_one() -> None:
+    """By hand: one field of three is found."""
+    unread = [failed(None, "due_f1", id=f"row {number}") for number in (2, 3)]
+    found = scored([made("a", ["a"], "due_f1"), *unread])
+    assert found["headline"]["value"] == pytest.approx(1 / 2)
+    assert found["metrics"]["due_f1@due"]["parts"]["false_negatives"] == 2
+
+
+def test_a_judge_is_asked_for_by_its_measures() -> None:
+    check_judge(["anls"], None)
+    check_judge(["anls", "mmvet"], RecordedJudge(["1"]))
+    with pytest.raises(UsageError, match="is graded by a language model: give --judge"):
+        check_judge(["anls", "mmvet"], None)
 
 
 def field(raw: str | None, gold: list[str], key: str, **changes: Any) -> Prediction:
@@ -197,7 +250,7 @@ def test_a_judge_is_replayed() -> None:
         scored([again], dialect="lmms-eval")  # it asks in other words
     other = scored([again], dialect="lmms-eval", judge=RecordedJudge(["0.7 or so"]))
     assert other["headline"] == {"metric": "mmvet@lmms-eval", "value": 0.7}
-    with pytest.raises(UsageError, match="pass judge="):
+    with pytest.raises(UsageError, match="give --judge a file of replies or an endpoint"):
         scored([asked])
 
 

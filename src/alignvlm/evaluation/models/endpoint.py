@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from io import BytesIO
 from typing import Any, Final, NoReturn, final
@@ -66,8 +66,9 @@ class Endpoint(EvaluatedModel):
     """A model asked by HTTP, at temperature 0, as many prompts at a time as a batch has.
 
     A request that fails for a reason that may pass (429, 5xx, no connection, an unreadable reply)
-    is sent up to 5 times, after 1, 2, 4 and 8 seconds, or when the server says. The key is read
-    from the environment, `ALIGNVLM_API_KEY`, and kept nowhere; no other is ever sent.
+    is sent up to 5 times, after 1, 2, 4 and 8 seconds, or when the server says. Where one request
+    of a batch fails, replies to others are kept for when these prompts are asked again. The key is
+    read from the environment, `ALIGNVLM_API_KEY`, and kept nowhere; no other is ever sent.
 
     What the server computes with whom in a batch is its own affair: answers are the same for
     batch 1 and batch N only where the server makes them so.
@@ -98,6 +99,7 @@ class Endpoint(EvaluatedModel):
         self._base = f"{parts.scheme}://{parts.netloc}{path}"
         self._batch_size = batch_size or _BATCH
         self._given_up = threading.Event()
+        self._kept: list[tuple[Prompt, Reply]] = []
 
     @property
     def batch_size(self) -> int:
@@ -122,17 +124,30 @@ class Endpoint(EvaluatedModel):
                 goes on.
         """
         self._given_up.clear()
-        with ThreadPoolExecutor(max_workers=self._batch_size) as threads:
-            waiting = [threads.submit(self._ask, prompt) for prompt in prompts]
-            try:
-                return [one.result() for one in waiting]
-            except BaseException:
-                self._given_up.set()  # nobody waits for a second try any more
-                for one in waiting:
-                    one.cancel()
-                raise
+        waiting: list[Future[Reply]] = []
+        try:
+            with ThreadPoolExecutor(max_workers=self._batch_size) as threads:
+                waiting = [threads.submit(self._ask, prompt) for prompt in prompts]
+                try:
+                    return [one.result() for one in waiting]
+                except BaseException:
+                    self._given_up.set()  # nobody waits for a second try any more
+                    for one in waiting:
+                        one.cancel()
+                    raise
+        except InputError:
+            if len(prompts) > 1:
+                self._kept = [
+                    (prompt, one.result())
+                    for prompt, one in zip(prompts, waiting, strict=True)
+                    if not one.cancelled() and one.exception() is None
+                ]
+            raise
 
     def _ask(self, prompt: Prompt) -> Reply:
+        for other, reply in self._kept:
+            if other is prompt:
+                return reply
         request = self._request(prompt)
         wait_s = _FIRST_WAIT_S
         for number in range(1, _NUM_TRIES + 1):
@@ -144,8 +159,8 @@ class Endpoint(EvaluatedModel):
                 if self._wait(max(wait_s, min(failure.wait_s, _LONGEST_WAIT_S))):
                     break
                 wait_s *= 2
-        told = f"{self._base} gave no answer to the question {quoted(prompt.question_id)} in"
-        told = f"{told} {_NUM_TRIES} tries ({failure.reason})"
+        told = f"{self._base} gave no answer to {_named(prompt)} in {_NUM_TRIES} tries"
+        told = f"{told} ({failure.reason})"
         if failure.advice:
             raise AlignVLMError(f"{told}: {failure.advice}, then run the same command again")
         raise InputError(f"{told}: look at the server's log")
@@ -215,8 +230,8 @@ class Endpoint(EvaluatedModel):
                 f"check the address, the model's name and the key in {KEY}"
             )
         raise InputError(
-            f"{self._base} refuses the question {quoted(prompt.question_id)} (status {status}"
-            f"{self._said(body)}): it may be too long or have too many images"
+            f"{self._base} refuses {_named(prompt)} (status {status}{self._said(body)}): it may be "
+            "too long or have too many images"
         )
 
     def _said(self, body: bytes) -> str:
@@ -242,11 +257,17 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
+def _named(prompt: Prompt) -> str:
+    return f"the question {quoted(prompt.question_id)}" if prompt.question_id else "a prompt"
+
+
 def _reply(found: Any, prompt: Prompt) -> Reply:
-    """The answer in a server's reply."""
+    """The answer in a server's reply; some servers give it in parts."""
     try:
         choice = found["choices"][0]
         text = choice["message"]["content"]
+        if isinstance(text, list):
+            text = "".join(part["text"] for part in text if part["type"] == "text")
         usage = found.get("usage") or {}
         tokens = usage.get("completion_tokens"), usage.get("prompt_tokens")
         ended = choice.get("finish_reason")

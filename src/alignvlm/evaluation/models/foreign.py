@@ -27,6 +27,7 @@ from alignvlm.evaluation.models.generation import (
 )
 from alignvlm.evaluation.models.local import LocalModel
 from alignvlm.evaluation.models.prompts import cut
+from alignvlm.evaluation.models.raw import RawFormat
 from alignvlm.evaluation.question import Prompt, Reply
 from alignvlm.imaging.sources import quoted
 from alignvlm.model.chat import defuse
@@ -43,6 +44,7 @@ _LOADING_ERRORS: Final = (
 class ForeignModel(LocalModel):
     """A model of `AutoModelForImageTextToText`, asked through its own processor and template.
 
+    A base model has no template: it is given images and text as they are, see `RawFormat`.
     Code that comes with a model's files is never run; a model that needs it is refused.
 
     Args:
@@ -51,7 +53,7 @@ class ForeignModel(LocalModel):
     Raises:
         UsageError: this machine has no such device.
         WeightsError: the configuration or the processor cannot be loaded.
-        ConfigurationError: the model reads no images, or has no chat template.
+        ConfigurationError: the model reads no images, or it is not clear how it is asked.
         MissingDependencyError: its processor needs a package that is not installed.
     """
 
@@ -67,6 +69,10 @@ class ForeignModel(LocalModel):
             )
         self._processor = self._loaded(AutoProcessor, "processor files")
         self._set_up(self._processor)
+
+    def describe(self) -> dict[str, str]:
+        """See `EvaluatedModel.describe`; and whether prompts are put as "chat" or "raw"."""
+        return super().describe() | {"prompt_format": "raw" if self._raw else "chat"}
 
     @property
     def config(self) -> Any:
@@ -107,11 +113,12 @@ class ForeignModel(LocalModel):
         return model
 
     def _groups(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """By the number of images, which some processors want equal, and typed control tokens."""
-        groups: dict[tuple[int, bool], list[int]] = {}
+        """Some processors want as many images in each; all are called with the same options."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
         for place, prompt in enumerate(prompts):
-            marked = BREAK_MARK in self._render(prompt)
-            groups.setdefault((len(prompt.images), marked), []).append(place)
+            text = self._render(prompt)
+            alike = len(prompt.images), BREAK_MARK in text, self._has_start(text)
+            groups.setdefault(alike, []).append(place)
         return list(groups.values())
 
     def _alone(self, prompt: Prompt) -> Reply:
@@ -163,10 +170,12 @@ class ForeignModel(LocalModel):
             ) from error
 
     def _render(self, prompt: Prompt) -> str:
-        """The chat template around the prompt; control tokens in its text stay text."""
-        message = {"role": "user", "content": [dict(part) for part in prompt.parts]}
-        tokenizer, template = self._processor.tokenizer, self._processor.chat_template
-        safe = defuse([message], tokenizer, str(template))
+        """The prompt as the model takes it; control tokens in its text stay text."""
+        tokenizer, parts = self._processor.tokenizer, [dict(part) for part in prompt.parts]
+        if self._raw is not None:
+            return self._raw.render(defuse(parts, tokenizer, self._raw.image))
+        message = {"role": "user", "content": parts}
+        safe = defuse([message], tokenizer, str(self._processor.chat_template))
         with self._blamed([prompt]):
             rendered = self._processor.apply_chat_template(
                 safe, tokenize=False, add_generation_prompt=True
@@ -182,13 +191,17 @@ class ForeignModel(LocalModel):
             options["sanitize_control_tokens"] = True
             # Marks can be dropped only where the text holds all special tokens itself.
             adds_bos = bos and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
-            if adds_bos and not texts[0].startswith(bos):
+            if adds_bos and not self._has_start(texts[0]):
                 texts = [bos + text for text in texts]
-        if bos and texts[0].startswith(bos):
+        if self._has_start(texts[0]):
             options["add_special_tokens"] = False
         if images[0]:
             options["images"] = images
         return self._processor(text=texts, padding=True, return_tensors="pt", **options)
+
+    def _has_start(self, text: str) -> bool:
+        bos = self._processor.tokenizer.bos_token
+        return bool(bos) and text.startswith(bos)
 
     def _reply(self, prompt: Prompt, made: Generated, length: int) -> Reply:
         text = self._processor.tokenizer.decode(list(made.ids), skip_special_tokens=True)
@@ -200,10 +213,11 @@ class ForeignModel(LocalModel):
         )
 
     def _set_up(self, processor: Any) -> None:
-        """Left padding, with a token to pad with.
+        """Left padding, with a token to pad with; how prompts are put.
 
         Raises:
-            ConfigurationError: it is no processor of images and text, or has no chat template.
+            ConfigurationError: it is no processor of images and text, or has only a chat template
+                for text.
         """
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None or getattr(processor, "image_processor", None) is None:
@@ -211,11 +225,13 @@ class ForeignModel(LocalModel):
                 f"{quoted(self.name)} has no processor of images and text: save the model's "
                 "processor into its folder"
             )
-        if not processor.chat_template:
+        if not processor.chat_template and tokenizer.chat_template:
             raise ConfigurationError(
-                f"The processor of {quoted(self.name)} has no chat template: save one with it, "
-                "e.g. that of the model's instruction-tuned version"
+                f"The chat template of {quoted(self.name)} is its tokenizer's, which knows no "
+                "images: save one with the processor, or remove it if this is a base model"
             )
+        is_chat = bool(processor.chat_template)
+        self._raw = None if is_chat else RawFormat(self.name, processor, self._config)
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

@@ -38,7 +38,7 @@ def open_model(
     Raises:
         UsageError: an argument makes no sense, or this machine has no such device.
         WeightsError: there is no such model, or a file of it is missing or damaged.
-        ConfigurationError: the model reads no images, or has no chat template.
+        ConfigurationError: the model reads no images, or it is not clear how it is asked.
         MissingDependencyError: a package that the model needs is not installed.
     """
     called = fspath(name)

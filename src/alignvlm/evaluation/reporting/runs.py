@@ -15,15 +15,18 @@ from alignvlm.evaluation.question import Prediction
 from alignvlm.evaluation.reporting.paper import paper_tables, paper_vcr
 from alignvlm.evaluation.reporting.text import quoted
 from alignvlm.evaluation.reporting.units import Scored
-from alignvlm.evaluation.running.folder import read_predictions
-from alignvlm.evaluation.running.scoring import check_dialect, score_answer
+from alignvlm.evaluation.running.folder import BenchmarkFolder
+from alignvlm.evaluation.running.scoring import (
+    check_dialect,
+    is_poolable,
+    missed_score,
+    score_again,
+)
 from alignvlm.evaluation.scorers import PAPER_DIALECT, Score, metric_name
 
 __all__ = ["Result", "Run", "read_runs"]
 
 PREDICTIONS = "predictions.jsonl"
-
-_POOLED = ("due_", "vcr_", "pope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,11 +206,12 @@ def _names(folders: Sequence[Path]) -> set[str]:
 
 
 def _result(folder: Path, dialect: str | None, scored_in: str) -> Result:
-    predictions = _predictions(folder / PREDICTIONS)
+    reported = folder / "scores.json"
+    predictions = tuple(BenchmarkFolder(folder).whole())
     return Result(
         name=folder.name,
         record=_object(folder / "benchmark.json", folder),
-        reported=_object(folder / "scores.json", folder) if _has(folder, "scores.json") else {},
+        reported=_object(reported, folder) if reported.is_file() else {},
         predictions=predictions,
         scores=tuple(
             tuple(_score(one, measure, dialect, scored_in) for measure in one.measures)
@@ -216,54 +220,18 @@ def _result(folder: Path, dialect: str | None, scored_in: str) -> Result:
     )
 
 
-def _has(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
-
-
-def _predictions(path: Path) -> tuple[Prediction, ...]:
-    found = read_predictions(path)
-    if not found:
-        raise InputError(f"{quoted(path)} holds no prediction: run `alignvlm eval` again")
-    ids: set[str] = set()
-    for number, one in enumerate(found, start=1):
-        if one.id in ids:
-            raise InputError(
-                f"Line {number} of {quoted(path)} has the question {quoted(one.id)} a second "
-                "time: restore the file"
-            )
-        ids.add(one.id)
-    return tuple(found)
-
-
 def _score(one: Prediction, measure: str, dialect: str | None, scored_in: str) -> Score:
     """The score that is saved, or made again in `dialect`; a failed sample has 0."""
     wanted = metric_name(measure, dialect or scored_in)
     if one.error is not None:
-        return _failed(one, measure, wanted)
+        return missed_score(one, wanted)
     saved = next((name for name in one.scores if name.partition("@")[0] == measure), None)
     if saved is not None and (dialect is None or saved == wanted):
-        found = one.scores[saved]
-        return Score(saved, _number(found.get("value")), found.get("parts", {}))
-    return score_answer(replace(one, measures=(measure,)), dialect or scored_in)[wanted]
-
-
-def _failed(one: Prediction, measure: str, metric: str) -> Score:
-    """0, with the parts of an answer that says nothing where a set's score is made of them."""
-    if not measure.startswith(_POOLED):
-        return Score(metric, 0.0)
-    answers = [""] if one.answers is None else one.answers
-    silent = replace(
-        one, raw="None" if measure.startswith("due_") else "", answers=answers, measures=(measure,)
-    )
-    return Score(metric, 0.0, score_answer(silent, metric.partition("@")[2])[metric].parts)
-
-
-def _number(value: Any) -> float:
-    """A score as it was written; "NaN" stands for what JSON has no number for."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+        value, parts = one.scores[saved].get("value"), one.scores[saved].get("parts", {})
+        found = Score(saved, math.nan if value is None else value, parts)
+        if is_poolable(found):
+            return found
+    return score_again(replace(one, measures=(measure,)), dialect or scored_in)[wanted]
 
 
 def _labels(folders: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list[str]:

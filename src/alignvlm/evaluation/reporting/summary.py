@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignvlm import __version__
+from alignvlm.evaluation.question import Prediction
 from alignvlm.evaluation.reporting.cases import (
     Case,
     all_cases,
@@ -40,7 +41,8 @@ __all__ = ["Summary", "summarise"]
 
 _DIGITS = 10
 _MOST_CHARACTERS = 4000  # of an answer
-_QUOTED_OR_NUMBER = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*")
+_VARYING = re.compile(r"('[^']*'|\"[^\"]*\"|(?<!status )(?<!\d)\d+(?:[.,]\d+)*)")
+"""What may differ between failures of one kind: names and numbers, but not an HTTP status."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,16 +251,21 @@ def _failures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         for name, result in run.results.items():
             failed = [one for one in result.predictions if one.error is not None]
-            kinds = Counter(_kind_of(one.error) for one in failed)
-            for reason, times in kinds.most_common():
-                alike = [one for one in failed if _kind_of(one.error) == reason]
+            kinds: dict[tuple[str, ...], list[Prediction]] = defaultdict(list)
+            for one in failed:
+                kinds[tuple(_VARYING.split(clean(one.error))[::2])].append(one)
+            for alike in sorted(kinds.values(), key=len, reverse=True):
                 made.append({
-                    "run": run.label, "benchmark": name, "reason": reason, "num_failed": times,
+                    "run": run.label, "benchmark": name,
+                    "reason": _common([clean(one.error) for one in alike]),
+                    "num_failed": len(alike),
                     "example": {"id": alike[0].id, "error": clean(alike[0].error)},
                     "ids": [one.id for one in alike],
                 })  # fmt: skip
     return made
 
 
-def _kind_of(error: str | None) -> str:
-    return _QUOTED_OR_NUMBER.sub("…", clean(error))
+def _common(errors: Sequence[str]) -> str:
+    """Texts of one kind as one, with "…" where they differ."""
+    places = zip(*map(_VARYING.split, errors), strict=True)
+    return "".join(found[0] if len(set(found)) == 1 else "…" for found in places)

@@ -13,6 +13,7 @@ from alignvlm.evaluation.reporting.page import render_html
 from alignvlm.evaluation.reporting.pictures import Gallery, Pictures, open_benchmark
 from alignvlm.evaluation.reporting.runs import Result, Run
 from alignvlm.evaluation.reporting.summary import Summary, summarise
+from alignvlm.evaluation.running.folder import check_folder
 from alignvlm.files import write_atomically
 
 __all__ = ["write_report"]
@@ -44,7 +45,9 @@ def write_report(
 
     Raises:
         InputError: scores of one benchmark cannot be put together.
+        UsageError: a file is where the folder should be.
     """
+    check_folder(folder, "name another place for the report")
     summary = summarise(runs, draws or Draws(), num_cases)
     pictures = _pictures(runs, summary, open_again if with_images else None)
     texts = {

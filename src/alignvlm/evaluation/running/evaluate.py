@@ -24,12 +24,13 @@ from alignvlm.evaluation.benchmarks import (
 )
 from alignvlm.evaluation.models.base import EvaluatedModel
 from alignvlm.evaluation.question import Prediction
-from alignvlm.evaluation.running.folder import BenchmarkFolder, RunFolder, read_predictions
+from alignvlm.evaluation.running.folder import BenchmarkFolder, RunFolder
 from alignvlm.evaluation.running.predicting import Asker
 from alignvlm.evaluation.running.processes import Processes
 from alignvlm.evaluation.running.progress import Count, Progress, check_failed
 from alignvlm.evaluation.running.scoring import (
     check_dialect,
+    check_judge,
     score_predictions,
     scorers_version,
 )
@@ -95,7 +96,8 @@ def evaluate_model(
         The content of each benchmark's `scores.json`, by its name.
 
     Raises:
-        UsageError: the folder holds a run of other settings, or another command writes there.
+        UsageError: the folder holds a run of other settings or other data, another command writes
+            there, or MM-Vet has no judge.
         InputError: questions cannot be found, or more than the set share failed.
         AlignVLMError: the model cannot be loaded.
     """
@@ -105,6 +107,7 @@ def evaluate_model(
         with processes.together():
             check_dialect(settings.dialect)
             opened = [_open(each, folder, settings) for each in benchmarks]
+            check_judge((m for one in opened for m in one.benchmark.measures), settings.judge)
             if processes.is_main:
                 folder.begin(_facts(model, [one.benchmark.name for one in opened], settings,
                                     processes.num_processes))  # fmt: skip
@@ -128,7 +131,7 @@ def rescore(run: Path, dialect: str, judge: Judge | None = None) -> dict[str, di
         The content of each benchmark's file, by its name.
 
     Raises:
-        UsageError: there is no such dialect.
+        UsageError: there is no such dialect, or a judge is needed.
         InputError: the folder holds no run, or a benchmark of it is not whole.
     """
     check_dialect(dialect)
@@ -141,7 +144,7 @@ def rescore(run: Path, dialect: str, judge: Judge | None = None) -> dict[str, di
         of_benchmark = folder.benchmark(name)
         headline = of_benchmark.record().get("headline", "mean")
         found[name] = score_predictions(
-            read_predictions(of_benchmark.predictions),
+            of_benchmark.whole(),
             benchmark=name, headline=headline, dialect=dialect, judge=judge,
         )  # fmt: skip
         of_benchmark.write_scores(f"scores-{dialect}.json", found[name])
@@ -249,8 +252,10 @@ def _finish(one: _Opened, settings: Settings) -> dict[str, Any]:
 def _check_same_questions(one: _Opened, done: Mapping[int, Prediction]) -> None:
     """Compares some of the earlier predictions with what would be asked now."""
     beyond = [index for index in done if index >= one.num_questions]
-    indices = sorted(index for index in done if done[index].prompt_sha256)
-    step = max(1, len(indices) // _NUM_COMPARED)
+    indices = sorted(index for index in done if done[index].error is None)
+    # Lines of a file that has lost some cannot be told apart by their places.
+    is_cut = one.folder.predictions.is_file() and len(done) < one.num_questions
+    step = 1 if is_cut else max(1, len(indices) // _NUM_COMPARED)
     differing = beyond
     for index in indices[::step] if not beyond else []:
         question = one.questions[index]
@@ -288,6 +293,7 @@ def _record(one: _Opened) -> dict[str, Any]:
         "prompt": asdict(rule_of(one.benchmark, one.prompt_dialect)[1]),
         "home": one.questions.home,
         "where": one.questions.where,
+        "digest": one.questions.digest,
     }
 
 

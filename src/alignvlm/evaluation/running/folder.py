@@ -7,6 +7,7 @@ and `<benchmark>/predictions.jsonl` with `scores.json` all of them once there ar
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +20,11 @@ from filelock import FileLock, Timeout
 
 from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.question import Prediction
-from alignvlm.files import to_line, write_atomically
+from alignvlm.evaluation.scorers.registry import MEASURES
+from alignvlm.files import replacing, to_line, write_atomically
+from alignvlm.imaging.sources import quoted
 
-__all__ = ["BenchmarkFolder", "RunFolder", "read_predictions"]
+__all__ = ["BenchmarkFolder", "RunFolder", "as_json", "check_folder", "read_predictions"]
 
 Write = Callable[[int, Prediction], None]
 
@@ -31,6 +34,22 @@ _FREE = ("model", "benchmarks", "versions", "scorers", "command", "started", "en
 
 # Of a benchmark, what decides the answers or the scores.
 _DECIDING = ("name", "split", "measures", "headline", "num_questions", "prompt_dialect")
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Indented JSON; null for numbers that JSON lacks."""
+    return json.dumps(json.loads(to_line(_finite(content))), indent=1, ensure_ascii=False) + "\n"
+
+
+def check_folder(path: Path, remedy: str) -> None:
+    """Refuse a place where no folder can be, before any work is done.
+
+    Raises:
+        UsageError: it is a file, or lies below one.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"{str(there)!r} is a file and no folder: {remedy}")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -51,6 +70,28 @@ def read_predictions(path: Path) -> list[Prediction]:
     return found
 
 
+def _check_whole(path: Path, predictions: Sequence[Prediction], num_questions: Any) -> None:
+    lines: dict[str, int] = {}
+    for number, one in enumerate(predictions, start=1):
+        if lines.setdefault(one.id, number) != number:
+            raise InputError(
+                f"Line {number} of {path} has the question {quoted(one.id)} of line "
+                f"{lines[one.id]} a second time: restore the file"
+            )
+        if unknown := [name for name in one.measures if name not in MEASURES]:
+            raise InputError(
+                f"Line {number} of {path} names the measure {quoted(unknown[0])}, which there is "
+                "not: restore the file"
+            )
+    if isinstance(num_questions, int) and len(predictions) != num_questions:
+        raise InputError(
+            f"{path} holds {len(predictions)} predictions and benchmark.json beside it says "
+            f"{num_questions} questions: restore the file, or run the same `alignvlm eval` again"
+        )
+    if not predictions:
+        raise InputError(f"{path} holds no prediction: run `alignvlm eval` again")
+
+
 class RunFolder:
     """The folder of one evaluation run.
 
@@ -68,6 +109,7 @@ class RunFolder:
         Raises:
             UsageError: one does.
         """
+        check_folder(self.path, "choose another place with --run")
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=0):
@@ -112,7 +154,10 @@ class RunFolder:
         if not path.is_file():
             return None
         found = _json_object(path)
-        if not {"started", "benchmarks"} <= found.keys():
+        names = found.get("benchmarks")
+        are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        is_described = isinstance(found.get("description") or {}, dict)
+        if not (are_names and is_described and isinstance(found.get("started"), str)):
             raise InputError(f"{path} is no record of an evaluation: choose another folder")
         return found
 
@@ -121,7 +166,7 @@ class RunFolder:
         return BenchmarkFolder(self.path / name)
 
     def _write(self, facts: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "run.json", _pretty(facts))
+        write_atomically(self.path / "run.json", as_json(facts))
 
     def _check(self, before: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         ours, theirs = _settings(facts), _settings(before)
@@ -156,6 +201,11 @@ class BenchmarkFolder:
         ours = json.loads(to_line(record))
         if path.is_file():
             theirs = _json_object(path)
+            if theirs.get("digest", ours.get("digest")) != ours.get("digest"):
+                raise UsageError(
+                    f"The data of {ours.get('name')} has changed since {self.path} was started: "
+                    "put it back as it was, or choose another folder with --run"
+                )
             for name in _DECIDING:
                 if ours.get(name) != theirs.get(name):
                     raise UsageError(
@@ -165,7 +215,7 @@ class BenchmarkFolder:
                     )
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _pretty(ours))
+        write_atomically(path, as_json(ours))
 
     def record(self) -> dict[str, Any]:
         """The content of `benchmark.json`.
@@ -174,6 +224,16 @@ class BenchmarkFolder:
             InputError: it is not there or damaged.
         """
         return _json_object(self.path / "benchmark.json")
+
+    def whole(self) -> list[Prediction]:
+        """The predictions of a benchmark that is done.
+
+        Raises:
+            InputError: it is not done, or its files are damaged.
+        """
+        found = read_predictions(self.predictions)
+        _check_whole(self.predictions, found, self.record().get("num_questions"))
+        return found
 
     def done(self) -> dict[int, Prediction]:
         """What was predicted so far, by the question's number.
@@ -199,7 +259,7 @@ class BenchmarkFolder:
         with path.open("a", encoding="utf-8") as file:
 
             def write(index: int, prediction: Prediction) -> None:
-                file.write(to_line({"index": index, **prediction.to_record()}))
+                file.write(to_line(_finite({"index": index, **prediction.to_record()})))
                 file.flush()
 
             yield write
@@ -211,20 +271,19 @@ class BenchmarkFolder:
         """
         for stale in self.path.glob("scores-*.json") if self._parts.exists() else ():
             stale.unlink()
-        temporary = self.predictions.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with (
+            replacing(self.predictions) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
             for prediction in predictions:
-                file.write(to_line(prediction.to_record()))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.predictions)
+                file.write(to_line(_finite(prediction.to_record())))
         self.write_scores("scores.json", scores)
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def write_scores(self, name: str, scores: Mapping[str, Any]) -> Path:
         """Write scores under this name; returns the file's path."""
         path = self.path / name
-        write_atomically(path, _pretty(scores))
+        write_atomically(path, as_json(scores))
         return path
 
 
@@ -289,9 +348,13 @@ def _json_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _pretty(content: Mapping[str, Any]) -> str:
-    """Indented JSON; numbers that JSON lacks as texts."""
-    return json.dumps(json.loads(to_line(content)), indent=1, ensure_ascii=False) + "\n"
+def _finite(value: Any) -> Any:
+    """The same with None for what is no number; another program might take a text for an answer."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-from alignvlm.errors import InputError
+from alignvlm.errors import AlignVLMError, InputError
 from alignvlm.evaluation.models.base import EvaluatedModel
 from alignvlm.evaluation.question import Prompt
 from alignvlm.evaluation.scorers import Judge, RecordedJudge
@@ -35,15 +35,21 @@ class ModelJudge:
 
         Raises:
             InputError: the model cannot answer.
+            AlignVLMError: it cannot be asked at all.
         """
         if self._last[0] != prompt:
             asked = Prompt(
-                question_id="judge",
+                question_id="",
                 parts=({"type": "text", "text": prompt},),
                 images=(),
                 max_new_tokens=_MAX_NEW_TOKENS,
             )
-            self._last = prompt, self._model.answer([asked])[0].text
+            try:
+                self._last = prompt, self._model.answer([asked])[0].text
+            except InputError as error:
+                raise InputError(f"The judge gave no grade: {error}") from error
+            except AlignVLMError as error:
+                raise AlignVLMError(f"The judge cannot be asked: {error}") from error
         return self._last[1]
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from alignvlm.errors import AlignVLMError, InputError
+from alignvlm.errors import AlignVLMError, InputError, UsageError
 from alignvlm.evaluation.models.base import EvaluatedModel
 from alignvlm.evaluation.question import Prediction, Prompt, Question, Reply
 from alignvlm.evaluation.running.scoring import score_answer
@@ -118,6 +118,8 @@ class Asker:
         try:
             found = score_answer(answered, self.dialect, self.judge)
             scores = {n: {"value": s.value, "parts": dict(s.parts)} for n, s in found.items()}
+        except UsageError as raised:  # the row's own answers or options do not fit its measure
+            error = _one_line(raised)
         except Exception as raised:
             error = _reason(raised)
         return replace(answered, scores=scores, error=error)
@@ -172,5 +174,9 @@ def _reason(error: Exception) -> str:
     """
     if isinstance(error, AlignVLMError) and not isinstance(error, InputError):
         raise error
-    text = " ".join(str(error).split())
+    text = _one_line(error)
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

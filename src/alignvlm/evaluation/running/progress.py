@@ -115,5 +115,6 @@ def _first(failed: Sequence[Prediction]) -> str:
 def _value(prediction: Prediction) -> float:
     """Of its first measure."""
     found = next(iter(prediction.scores.values()), {})
-    value = found.get("value", 0.0)
-    return float(value) if prediction.error is None and math.isfinite(float(value)) else 0.0
+    value = found.get("value")
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    return float(value or 0) if prediction.error is None and is_number else 0.0

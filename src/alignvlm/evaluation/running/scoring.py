@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignvlm.errors import InputError, UsageError
+from alignvlm.errors import AlignVLMError, InputError, UsageError
 from alignvlm.evaluation import scorers
 from alignvlm.evaluation.benchmarks.answers import fit_answers
 from alignvlm.evaluation.question import Prediction
@@ -31,7 +31,18 @@ from alignvlm.evaluation.scorers import (
 )
 from alignvlm.evaluation.scorers.registry import PIPELINE
 
-__all__ = ["check_dialect", "score_answer", "score_predictions", "scorers_version"]
+__all__ = [
+    "check_dialect",
+    "check_judge",
+    "is_poolable",
+    "missed_score",
+    "score_again",
+    "score_answer",
+    "score_predictions",
+    "scorers_version",
+]
+
+_JUDGED = "mmvet"
 
 # What stands for the answer that a failed sample has not: measures that pool counts over a set
 # need to know what was missed.
@@ -60,6 +71,18 @@ def check_dialect(dialect: str) -> str:
     return dialect
 
 
+def check_judge(measures: Iterable[str], judge: Judge | None) -> None:
+    """Refuse what only a language model can grade where there is none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if judge is None and _JUDGED in measures:
+        raise UsageError(
+            "MM-Vet is graded by a language model: give --judge a file of replies or an endpoint"
+        )
+
+
 def score_answer(
     prediction: Prediction, dialect: str = PAPER_DIALECT, judge: Judge | None = None
 ) -> dict[str, Score]:
@@ -72,6 +95,8 @@ def score_answer(
 
     Raises:
         UsageError: a measure is unknown, or needs a judge and there is none.
+        Exception: the answers or the options are nothing that the measure can read, or that it
+            can put together with those of other questions.
         InputError: the judge has no reply to this answer.
         MissingDependencyError: ANLS, and rapidfuzz is not installed.
     """
@@ -79,9 +104,60 @@ def score_answer(
     for measure in prediction.measures:
         name = metric_name(measure, dialect)
         options = _options_for(name, prediction, judge)
-        answers = fit_answers(name, prediction.answers)
-        found[name] = score(name, prediction.raw, answers, **options)
+        found[name] = _pooled_score(name, prediction.raw, prediction.answers, options)
     return found
+
+
+def is_poolable(found: Score) -> bool:
+    """Whether a saved score still has the parts of which the score of a set is made."""
+    try:
+        _check_pooled(found)
+    except Exception:
+        return False
+    return True
+
+
+def missed_score(prediction: Prediction, name: str) -> Score:
+    """What a failed sample is worth: 0, with the parts by which it is counted as missed.
+
+    Args:
+        prediction: whose own answers may be what is wrong with it; then it counts as one thing
+            missed.
+        name: metric's full name.
+    """
+    said = _MISSED.get(name.partition("@")[0])
+    if said is None:
+        return Score(name, 0.0, {"failed": True})
+    try:
+        if prediction.answers is None:
+            raise TypeError("the row could not be read")
+        options = _options_for(name, prediction, None)
+        found = _pooled_score(name, said, prediction.answers, options)
+    except Exception:
+        # A document of its own: fields of one name and document count once.
+        document = {"document": f"{_UNREAD} {prediction.id}"}
+        own = {key: value for key, value in document.items() if key in _option_names(name)}
+        found = score(name, said, [_UNREAD], **own)
+    return Score(name, 0.0, {**found.parts, "failed": True})
+
+
+def score_again(
+    prediction: Prediction, dialect: str, judge: Judge | None = None
+) -> dict[str, Score]:
+    """Scores of a saved prediction; one that failed, or that cannot be scored, is missed.
+
+    Raises:
+        AlignVLMError: see `score_answer`.
+    """
+    if prediction.error is None:
+        try:
+            return score_answer(prediction, dialect, judge)
+        except AlignVLMError:
+            raise
+        except Exception:  # whatever else odd answers lead to
+            pass
+    names = (metric_name(measure, dialect) for measure in prediction.measures)
+    return {name: missed_score(prediction, name) for name in names}
 
 
 def score_predictions(
@@ -94,8 +170,8 @@ def score_predictions(
 ) -> dict[str, Any]:
     """The content of `scores.json`.
 
-    A sample that failed counts as 0. Where it could not even be read, so that its group is not
-    known, it counts in every group.
+    A sample that failed counts as 0, and so does one that this dialect cannot score. Where it could
+    not even be read, so that its group is not known, it counts in every group.
 
     Args:
         predictions: of one benchmark, in its order.
@@ -116,7 +192,7 @@ def score_predictions(
     firsts: list[Score] = []
     by_metric: dict[str, tuple[list[Score], list[str]]] = {}
     for prediction, group in zip(predictions, groups, strict=True):
-        scores = _scores(prediction, dialect, judge)
+        scores = score_again(prediction, dialect, judge)
         firsts.append(next(iter(scores.values())))
         for name, found in scores.items():
             members = by_metric.setdefault(name, ([], []))
@@ -126,8 +202,9 @@ def score_predictions(
     return {
         "benchmark": benchmark,
         "dialect": dialect,
+        "scorers": scorers_version(),
         "num_questions": len(predictions),
-        "num_failed": sum(prediction.error is not None for prediction in predictions),
+        "num_failed": sum(bool(first.parts.get("failed")) for first in firsts),
         "num_unparsed": sum(bool(first.parts.get("unparsed")) for first in firsts),
         "headline": {"metric": "+".join(names), "value": _headline(firsts, groups, headline)},
         "not_in_dialect": _departures(by_metric, dialect),
@@ -144,23 +221,16 @@ def scorers_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _scores(prediction: Prediction, dialect: str, judge: Judge | None) -> dict[str, Score]:
-    if prediction.error is None:
-        return score_answer(prediction, dialect, judge)
-    return {
-        name: _failed(prediction, name)
-        for name in (metric_name(measure, dialect) for measure in prediction.measures)
-    }
+def _pooled_score(name: str, said: Any, answers: Any, options: Mapping[str, Any]) -> Score:
+    """One score, which can be put together with others."""
+    found = score(name, said, fit_answers(name, answers), **options)
+    _check_pooled(found)
+    return found
 
 
-def _failed(prediction: Prediction, name: str) -> Score:
-    """0, with what the measure's pooling needs to count all of the sample as missed."""
-    said = _MISSED.get(name.partition("@")[0])
-    if said is None:
-        return Score(name, 0.0, {"failed": True})
-    answers = [_UNREAD] if prediction.answers is None else prediction.answers
-    options = _options_for(name, prediction, None)
-    return Score(name, 0.0, {**score(name, said, answers, **options).parts, "failed": True})
+def _check_pooled(found: Score) -> None:
+    if found.metric.partition("@")[0] in _MISSED:
+        aggregate([found])
 
 
 def _options_for(name: str, prediction: Prediction, judge: Judge | None) -> dict[str, Any]:
@@ -169,6 +239,7 @@ def _options_for(name: str, prediction: Prediction, judge: Judge | None) -> dict
     options = {key: value for key, value in prediction.options.items() if key in known}
     if "judge" in known:
         options["judge"] = judge or _replayed(prediction)
+        check_judge([_JUDGED], options["judge"])
         options.setdefault("question", prediction.question)
     return options
 
@@ -177,7 +248,7 @@ def _replayed(prediction: Prediction) -> RecordedJudge | None:
     """A judge that says again what one said about this answer."""
     for name, found in prediction.scores.items():
         parts = found.get("parts", {})
-        if name.startswith("mmvet@") and parts.get("replies"):
+        if name.startswith(f"{_JUDGED}@") and parts.get("replies"):
             return RecordedJudge({parts["prompt_sha256"]: parts["replies"]})
     return None
 
