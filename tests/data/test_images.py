@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def test_a_path_is_relative_to_the_folder(folder: ImageFolder, files: Any) -> No
 def test_a_path_stays_in_its_folder(folder: ImageFolder, value: str) -> None:
     with pytest.raises(BadRowError, match=r"outside the images folder .*: set the option images"):
         image_source(value, folder, "")
+
+
+def test_who_reads_says_what_to_do_about_other_paths(folder: ImageFolder) -> None:
+    with pytest.raises(BadRowError, match=r"outside the images folder '.*in': put it there$"):
+        image_source("../x.png", replace(folder, remedy="put it there"), "")
 
 
 def test_absolute_paths_need_a_folder_that_was_given(folder: ImageFolder) -> None:
@@ -91,6 +97,18 @@ def test_missing_damaged_and_large_files(folder: ImageFolder, files: Any) -> Non
                 read()
     with pytest.raises(InputError, match="'image 1 of x:7' is of an unknown format"):
         BytesImage(b"\0\1", "image 1 of x:7").size()
+
+
+def test_errors_begin_with_what_names_the_file(folder: ImageFolder) -> None:
+    path = str(folder.path / "deep" / "0.png")
+    for image, kind in (
+        (FileImage(str(folder.path / "no.png"), named_by="Row 7 of 'x'"), InputError),
+        (FileImage(path, Limits(max_file_bytes=50), "Row 7 of 'x'"), LimitError),
+    ):
+        for read in (image.size, image.load):
+            with pytest.raises(kind, match=r"^Row 7 of 'x' names an unusable image: .*: "):
+                read()
+    assert FileImage(path, named_by="Row 1 of 'x'") == FileImage(path)
 
 
 def test_a_drawn_image() -> None:

@@ -6,8 +6,8 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -31,10 +31,17 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 @final
 @dataclass(frozen=True)
 class FileImage(ImageSource):
-    """An image file."""
+    """An image file.
+
+    Attributes:
+        path: the file.
+        limits: on what is read.
+        named_by: what names it, e.g. "Row 3 of 'my.jsonl'", with which errors begin.
+    """
 
     path: str
     limits: Limits = DEFAULT_LIMITS
+    named_by: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -43,18 +50,29 @@ class FileImage(ImageSource):
 
     def size(self) -> tuple[int, int]:
         """See `ImageSource.size`."""
-        try:
-            with open(self.path, "rb") as file:
-                if os.fstat(file.fileno()).st_size <= self.limits.max_file_bytes:
-                    return image_size(file, self.path, self.limits)
-        except (OSError, ValueError):
-            pass
-        read_source(self.path, self.limits)  # says what is wrong
-        raise InputError(f"{quoted(self.path)} cannot be read: check the disk")
+        with self._named():
+            try:
+                with open(self.path, "rb") as file:
+                    if os.fstat(file.fileno()).st_size <= self.limits.max_file_bytes:
+                        return image_size(file, self.path, self.limits)
+            except (OSError, ValueError):
+                pass
+            read_source(self.path, self.limits)  # says what is wrong
+            raise InputError(f"{quoted(self.path)} cannot be read: check the disk")
 
     def load(self) -> Image.Image:
         """See `ImageSource.load`."""
-        return decode_image(*read_source(self.path, self.limits), self.limits)
+        with self._named():
+            return decode_image(*read_source(self.path, self.limits), self.limits)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            if not self.named_by:
+                raise
+            raise type(error)(f"{self.named_by} names an unusable image: {error}") from error
 
 
 @final
@@ -118,10 +136,12 @@ class ImageFolder:
     Attributes:
         path: the folder.
         given: the user named it, so that absolute paths below it are read too.
+        remedy: what to do about an image outside of it.
     """
 
     path: Path
     given: bool = False
+    remedy: str = "set the option images to a folder that holds it"
 
     def file(self, name: str) -> Path:
         """The path of the image that a row calls `name`; whether it exists is not checked.
@@ -140,7 +160,7 @@ class ImageFolder:
         if relative.is_absolute() or ".." in relative.parts:
             raise BadRowError(
                 f"names the image {quoted(name)}, which is outside the images folder "
-                f"{quoted(str(self.path))}: set the option images to a folder that holds it"
+                f"{quoted(str(self.path))}: {self.remedy}"
             )
         return self.path / relative
 

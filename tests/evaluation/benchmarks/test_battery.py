@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
 from itertools import product
@@ -72,6 +73,12 @@ def test_nothing_needs_torch() -> None:
     code = "import sys, alignvlm.evaluation.benchmarks; print({'torch', 'transformers', 'pyarrow'}"
     command = [sys.executable, "-c", f"{code} & set(sys.modules))"]
     assert subprocess.run(command, check=True, capture_output=True).stdout == b"set()\n"
+
+
+def test_the_digest_is_of_the_files_wherever_they_lie(bench_case: Any, tmp_path: Path) -> None:
+    first = opened(bench_case, tmp_path / "a")
+    pickle.dumps(first)  # it is sent to other processes
+    assert first.digest == opened(bench_case, tmp_path / "b").digest != ""
 
 
 def test_every_home_has_a_case(bench_cases: Any) -> None:

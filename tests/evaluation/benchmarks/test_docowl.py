@@ -44,6 +44,14 @@ def test_fields(bench_forms: Path) -> None:
     assert [q.text for q in questions][:3:2] == [ASK("advertiser"), ASK("gross_amount")]
 
 
+@pytest.mark.parametrize("name", ["test/DeepForm_test.jsonl", "meta/DeepForm/test/document.jsonl"])
+def test_a_changed_answer_is_another_digest(name: str, bench_forms: Path) -> None:
+    before = opened(bench_forms).digest
+    path = bench_forms / "DocDownstream-1.0" / name
+    path.write_text(path.read_text().replace("Acme", "Acne"))
+    assert opened(bench_forms).digest != before
+
+
 def test_values_that_may_be_written_in_several_ways(tmp_path: Path, bench_write: Any) -> None:
     value = {"value": "Acme", "value_variants": ["ACME Inc.", "Acme, Inc."]}
     documents = [bench_write.document("1", advertiser=[value, "Other"])]

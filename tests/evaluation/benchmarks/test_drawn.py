@@ -17,6 +17,16 @@ def bench_drawn() -> list:
     return list(open_questions(synthdoc(num_pages=len(ALL_KINDS), seed=3)))
 
 
+def test_the_digest_is_the_settings() -> None:
+    digests = [
+        open_questions(synthdoc(**options)).digest
+        for options in ({}, {"seed": 1}, {"strength": 0.6}, {"num_pages": 7})
+    ]
+    assert len(set(digests)) == 3
+    assert digests[3] == digests[0]  # fewer of the same pages
+    assert all(kind in digests[0] for kind in ALL_KINDS)
+
+
 def test_every_kind_has_its_turn(bench_drawn: list) -> None:
     assert [question.group for question in bench_drawn] == list(ALL_KINDS)
     assert len({question.id for question in bench_drawn}) == len(ALL_KINDS)

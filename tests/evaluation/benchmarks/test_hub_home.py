@@ -41,6 +41,14 @@ def test_columns_that_nobody_needs_are_not_read(
     assert "other" not in questions._rows.row(0)
 
 
+def test_a_changed_answer_is_another_digest(
+    tmp_path: Path, bench_write: Any, bench_doc: Any
+) -> None:
+    before = doc(bench_write.parquet(tmp_path / ONE, [bench_doc("1")])).digest
+    path = bench_write.parquet(tmp_path / ONE, [bench_doc("1", answers=["J. Doe"])])
+    assert doc(path).digest != before
+
+
 def test_a_file_without_a_split_in_its_name(
     tmp_path: Path, bench_write: Any, bench_doc: Any
 ) -> None:

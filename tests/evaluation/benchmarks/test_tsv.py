@@ -47,7 +47,7 @@ def test_rows_are_what_csv_reads(
     path.write_bytes(content)
     with mock.patch.object(tsv, "indexed", lambda path, kind, scan: scan(path)):
         found = TsvRows(path)
-    assert found.md5 == hashlib.md5(content).hexdigest()
+    assert found.md5 == found.digest() == hashlib.md5(content).hexdigest()
     assert found.columns == ["x", "y", "z"]
     assert [tuple(found.row(i).values()) for i in reversed(range(len(found)))] == rows[::-1]
 
@@ -162,6 +162,15 @@ def test_an_empty_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.tsv' is empty or has no header"):
         doc(tmp_path / "x.tsv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_another_encoding(encoding: str, tmp_path: Path) -> None:
+    content = "index\timage\tquestion\tanswer\tä\n1\tx\tWho?\tDoe\tä\n".encode(encoding)
+    (tmp_path / "x.tsv").write_bytes(content)
+    for _ in range(2):  # scanned, and from the index
+        with pytest.raises(InputError, match=r"x\.tsv' is not UTF-8: save the file in that enc"):
+            doc(tmp_path / "x.tsv")
 
 
 def test_a_header_alone(tmp_path: Path) -> None:

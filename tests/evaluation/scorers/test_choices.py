@@ -46,6 +46,8 @@ def test_letters() -> None:
     assert extract(long, CHOICES, since_2025_08=True) == "Z"
     assert extract("the sky".ljust(54, "x"), CHOICES, since_2025_08=True) == "Z"
     assert extract("the sky".ljust(52, "x"), CHOICES, since_2025_08=True) == "C"
+    every = lettered([f"choice {number}" for number in range(26)])
+    assert all(find_letter(letter, every, since_2025_08=False) == letter for letter in every)
     assert lettered(["x", 5]) == {"A": "x", "B": "5"}
     assert lettered({"A": "x", "B": None}) == {"A": "x"}
     assert lettered([str(number) for number in range(26)])["Z"] == "25"
@@ -101,6 +103,7 @@ def test_first_characters() -> None:
         "unparsed": True,
     }
     assert value("seed_choice@lmms-eval", " a long story", ["A"]) == 1.0
+    assert value("seed_choice@lmms-eval", "A", [" A "]) == 1.0
 
 
 def test_open_questions() -> None:

@@ -9,6 +9,7 @@ import pytest
 from alignvlm.errors import UsageError
 from alignvlm.evaluation import aggregate, metric_name, metric_names, score
 from alignvlm.evaluation.scorers import MEASURES
+from alignvlm.evaluation.scorers.registry import WHOLE_SETS
 
 
 def value(metric: str, prediction: Any, answers: Any, **options: Any) -> float:
@@ -24,6 +25,8 @@ def test_names() -> None:
     assert metric_name("wtq_denotation", "vlmevalkit-2026.08") == "wtq_denotation@due"
     assert {name.split("@")[0] for name in metric_names()} == set(MEASURES)
     assert "pope_corpus@vlmevalkit-2025.05+pipeline" not in metric_names()
+    assert "mmvet_judge_parse@vlmevalkit-2025.05+pipeline" not in metric_names()
+    assert WHOLE_SETS == {"pope_corpus": "pope", "mmvet_judge_parse": "mmvet"}
     assert "anls@strict+pipeline" not in metric_names()
     assert score("anls", "a", ["a"]).metric == "anls@vlmevalkit-2025.05"
 
@@ -67,6 +70,7 @@ def test_pope_over_a_set() -> None:
     assert rows[0].parts["unparsed"] is False
     assert rows[2].parts["unparsed"] is True
     assert value("pope@lmms-eval", "yes", " YES ") == 1.0
+    assert score("pope@lmms-eval", "no", "No").parts["unparsed"] is False
     report = score("pope_corpus@lmms-eval", ["yes", "maybe"], ["yes", "yes"]).parts["report"]
     assert report == {"accuracy": 0.5, "f1": 1.0, "precision": 1.0, "recall": 1.0, "yes_ratio": 1.0}
     empty = score("pope_corpus@lmms-eval", [], []).parts["report"]
@@ -108,6 +112,8 @@ def test_vcr_pools_blanks() -> None:
     assert first.parts["per_blank"] == [1.0, 1.0, 0.0]
     total = aggregate([first, second])
     assert (total.value, total.parts["num_blanks"]) == (0.5, 4)
+    jaccard = [score("vcr_jaccard", *pair) for pair in (("a b", ["a b", "c", "d"]), ("d", ["d"]))]
+    assert aggregate(jaccard).value == 0.5
     nothing = score("vcr_jaccard", "a", [])
     assert nothing.value == aggregate([nothing]).value == 0.0
     assert value("vcr_jaccard", "User: x Assistant: a b", "['a b']") == 1.0
@@ -117,3 +123,4 @@ def test_vcr_pools_blanks() -> None:
     # The nearest n-gram is the first of the most like, not the first that shares a token.
     found = score("vcr_jaccard", "the sky the town", ["the town"])
     assert found.parts["max_sim_string"] == ["the town"]
+    assert value("vcr_jaccard", "the sky the sky the town", ["the town"]) == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import pytest
@@ -37,7 +38,10 @@ def test_anls_has_its_parts() -> None:
         "normalised_prediction": "pariss",
         "normalised_answer": "paris",
     }
-    assert score("anls", "a", []).parts == {"matched": None, "normalised_prediction": "a"}
+    nothing = score("anls", "a", [])
+    assert nothing.value == 0.0
+    assert nothing.parts == {"matched": None, "normalised_prediction": "a"}
+    assert anls_module.anls("ab", ["abcd", "x"]) == 0.5
     assert score("anls", "xy", ["", "ab"]).parts["matched"] == ""
 
 
@@ -69,6 +73,8 @@ def test_exactly_half_is_where_anls_differ() -> None:
         ("1_000", "1000", 1.0, 1.0),
         ("Blue", "blue", 1.0, 1.0),
         ("%", "%", 1.0, 1.0),
+        ("abc", "5", 0.0, 0.0),
+        ("5", "abc", 0.0, 0.0),
     ],
 )
 def test_relaxed_accuracy(prediction: str, answer: str, toolkit: float, strict: float) -> None:
@@ -186,6 +192,18 @@ def test_number_words_are_digits() -> None:
 def test_signs_beside_any_blank_go_everywhere(blank: str) -> None:
     found = score("vqa_soft_accuracy", f"a-b-{blank}c", []).parts["normalised_prediction"]
     assert found == "ab c"
+
+
+def test_letters_and_digits_stay() -> None:
+    text = string.ascii_letters + string.digits
+    for dialect in MEASURES["vqa_soft_accuracy"]:
+        read = score(f"vqa_soft_accuracy@{dialect}", text, [text, "x"]).parts
+        assert read["normalised_prediction"] == text.lower()
+
+
+def test_equality_as_numpy_sees_it() -> None:
+    assert value("exact_match@lmms-eval", "yes\0", ["yes"]) == 1.0
+    assert value("exact_match@lmms-eval", "y\0es", ["yes"]) == 0.0
 
 
 def test_only_32_full_stops_go() -> None:

@@ -74,6 +74,7 @@ def test_values() -> None:
     for text in ("2004-13-01", "2004-01-32", "2004-00-01", "xx-xx-xx", "2004-01", "a-b-c", "1-2-0"):
         assert parse_date(text) is None
     assert to_value("2004-xx-xx").kind == "number"
+    assert (to_value("2004-03-05").kind, to_value("a").kind) == ("date", "text")
     assert to_value("2.9999999").key == 2
     assert to_value("2.5").key == 2.5
     assert to_value("", "5.0").text == "5"
@@ -169,6 +170,8 @@ def test_fields_of_single_answers_are_pooled_over_their_documents() -> None:
     assert total.num_scores == 5
     means = aggregate([score("due_mean_f1@due", "a", ["a"]), score("due_mean_f1@due", "b", [])])
     assert means.parts["per_document"] == [pytest.approx(2 / 3)]
+    rows = [score("due_mean_f1", said, ["a"], document=said) for said in ("a", "b")]
+    assert aggregate(rows).value == 0.5
 
 
 def test_a_single_answer_is_a_document_of_one_field() -> None:

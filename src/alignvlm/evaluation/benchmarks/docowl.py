@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from alignvlm.data.formats.base import as_list
 from alignvlm.data.formats.documents import DocDownstream
-from alignvlm.data.images import FileImage
 from alignvlm.data.rows.base import BadRowError, Place, Row
 from alignvlm.data.rows.json_rows import JsonRows, json_lines
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
+from alignvlm.evaluation.benchmarks.digests import sha256_of_all
 from alignvlm.evaluation.benchmarks.readers import Asked
 from alignvlm.evaluation.benchmarks.record import Benchmark, Home, QuestionSet
-from alignvlm.evaluation.benchmarks.rows import Form, RowQuestions, check_some, file_of
+from alignvlm.evaluation.benchmarks.rows import Form, RowQuestions, check_some, file_image
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["DEEPFORM_KEYS", "KLC_KEYS", "DocOwlHome"]
@@ -78,7 +79,8 @@ class DocOwlHome(Home):
         root = place.parent.parent if place.parent.name == "test" else place.parent
         asked = self._asked(root, len(rows), place) if self.metadata else ()
         form = _DocOwlForm(self.measure, bool(self.keys), root, asked)
-        return RowQuestions(benchmark, self.kind, place, rows, form)
+        files = (place, *self._answers(root)) if self.metadata else (place,)
+        return RowQuestions(benchmark, self.kind, place, rows, form, partial(sha256_of_all, files))
 
     @property
     def remedy(self) -> str:
@@ -88,9 +90,13 @@ class DocOwlHome(Home):
             "https://huggingface.co/datasets/mPLUG/DocDownstream-1.0 there"
         )
 
-    def _asked(self, root: Path, num_rows: int, place: Path) -> tuple[_Gold, ...]:
+    def _answers(self, root: Path) -> tuple[Path, Path]:
+        """DUE's two files: what each question is about, and what is true."""
         folder = root / "meta" / self.dataset / "test"
-        metadata, document = folder / "metadata.jsonl", folder / "document.jsonl"
+        return folder / "metadata.jsonl", folder / "document.jsonl"
+
+    def _asked(self, root: Path, num_rows: int, place: Path) -> tuple[_Gold, ...]:
+        metadata, document = self._answers(root)
         for path in (metadata, document):
             if not path.is_file():
                 raise InputError(
@@ -185,7 +191,7 @@ class _DocOwlForm(Form):
         names = as_list(row.get("image"))
         if not all(isinstance(name, str) for name in names):
             raise BadRowError("has an image that is no path: get the file again")
-        return [FileImage(str(file_of(self.root, name))) for name in names]
+        return [file_image(self.root, name, place) for name in names]
 
 
 def _text(parts: Sequence[Mapping[str, Any]]) -> str:

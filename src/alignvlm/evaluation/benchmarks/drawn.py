@@ -92,6 +92,13 @@ class _DrawnQuestions(QuestionSet):
         self.benchmark, self.home, self.where = benchmark, options.kind, ""
         self._options = options
 
+    @property
+    def digest(self) -> str:
+        """See `QuestionSet.digest`."""
+        options = self._options
+        kinds = ", ".join(ALL_KINDS)
+        return f"{_SPLIT}, seed {options.seed}, strength {options.strength:g}, kinds {kinds}"
+
     def __len__(self) -> int:
         return self._options.num_pages
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from alignvlm.data.images import ImageFolder, image_source
+from alignvlm.data.images import image_source
 from alignvlm.data.rows.base import BadRowError, ChosenRows, Place, Row, Rows
 from alignvlm.data.rows.tables import ParquetRows
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
+from alignvlm.evaluation.benchmarks.digests import sha256_of_sizes
 from alignvlm.evaluation.benchmarks.readers import Asked, Reader
 from alignvlm.evaluation.benchmarks.record import Benchmark, Home, QuestionSet
 from alignvlm.evaluation.benchmarks.rows import (
@@ -21,6 +23,7 @@ from alignvlm.evaluation.benchmarks.rows import (
     check_columns,
     check_different,
     check_some,
+    image_folder,
 )
 from alignvlm.imaging.sources import quoted
 
@@ -78,7 +81,8 @@ class HubHome(Home):
         rows = self._chosen(rows)
         check_some(place, rows)
         form = _HubForm(self.reader, self.ids, self.images, *self._elsewhere(place))
-        return RowQuestions(benchmark, self.kind, place, rows, form)
+        digest = partial(sha256_of_sizes, [*files, *self._image_files(place)])
+        return RowQuestions(benchmark, self.kind, place, rows, form, digest)
 
     @property
     def remedy(self) -> str:
@@ -154,11 +158,16 @@ class HubHome(Home):
         needed += [self.images_elsewhere[1]] if self.images_elsewhere else self.images[:1]
         check_columns(path, there, dict.fromkeys(needed))
 
+    def _image_files(self, place: Path) -> list[Path]:
+        """Those that hold images alone; none where images are in the rows."""
+        folder = place / self.images_elsewhere[0] if self.images_elsewhere else None
+        return self._files(folder, "") if folder is not None and folder.is_dir() else []
+
     def _elsewhere(self, place: Path) -> tuple[str, Rows | None, Mapping[str, int]]:
         if self.images_elsewhere is None:
             return "", None, {}
         config, named_by, id_column = self.images_elsewhere
-        files = self._files(place / config, "") if (place / config).is_dir() else []
+        files = self._image_files(place)
         if not files:
             raise InputError(
                 f"{quoted(str(place))} has the questions but not the folder {config!r} with their "
@@ -207,7 +216,7 @@ class _HubForm(Form):
         if not flat or any(value is None for value in flat):
             raise BadRowError(f"has no {quoted(self.image_columns[0])}: get the file again")
         where = f"row {place.number} of {place.path.name}"
-        folder = ImageFolder(place.path.parent)
+        folder = image_folder(place.path.parent)
         return [
             image_source(value, folder, f"image {number} of {where}")
             for number, value in enumerate(flat, 1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alignvlm.data.images import FileImage, ImageFolder, image_source
+from alignvlm.data.images import image_source
 from alignvlm.data.rows.base import BadRowError, Place, Row
 from alignvlm.data.rows.json_rows import JsonRows, json_lines
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
-from alignvlm.evaluation.benchmarks.readers import Asked, group_of, text_of
+from alignvlm.evaluation.benchmarks.digests import sha256_of
+from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, asked_in, id_of
+from alignvlm.evaluation.benchmarks.readers import Asked
 from alignvlm.evaluation.benchmarks.record import Benchmark, Home, QuestionSet
 from alignvlm.evaluation.benchmarks.rows import (
     Form,
@@ -21,14 +23,12 @@ from alignvlm.evaluation.benchmarks.rows import (
     check_columns,
     check_different,
     check_some,
-    file_of,
+    file_image,
+    image_folder,
 )
-from alignvlm.evaluation.scorers.registry import MEASURES
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["OwnHome", "measures_in"]
-
-_CHOICES = ("seed_choice", "mmmu_choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,10 @@ class OwnHome(Home):
         for name, other in (("question", ""), ("answers", "answer"), ("image", "images")):
             if other not in fields:
                 check_columns(place, fields, (name,), "give every row image, question and answers")
-        names = (_id(row, index) if row else "" for index, row in enumerate(rows.only(("id",))))
+        names = (_name(row, index) for index, row in enumerate(rows.only(("id",))))
         check_different(rows, names, "id")
         form = _OwnForm(self.measure, place.parent)
-        return RowQuestions(benchmark, self.kind, place, rows, form)
+        return RowQuestions(benchmark, self.kind, place, rows, form, partial(sha256_of, place))
 
     @property
     def remedy(self) -> str:
@@ -79,73 +79,37 @@ class _OwnForm(Form):
     folder: Path = field(repr=False)
 
     def id(self, row: Row, index: int) -> str:
-        return _id(row, index)
+        return id_of(row, index)
 
     def asked(self, row: Row, index: int) -> Asked:
-        measure = row.get("metric") or self.measure
-        if measure not in MEASURES:
-            raise BadRowError(
-                f"has the metric {quoted(str(measure))}: use one of {', '.join(MEASURES)}"
-            )
-        text = text_of(row, "question")
-        choices = _choices(row)
-        options = row.get("options") or {}
-        if not isinstance(options, Mapping):
-            raise BadRowError("has options that are no object: give them names")
-        if measure in _CHOICES:
-            if not choices:
-                raise BadRowError(f"has no choices, which {quoted(measure)} needs: add them")
-            options = {"options": choices, **options}
-        if measure == "mmvet":
-            options = {"question": text, **options}
-        return Asked(
-            text=text,
-            answers=_answers(row),
-            measures=(measure,),
-            options=options,
-            choices=choices,
-            hint=str(row.get("hint") or ""),
-            group=group_of(row, "group"),
-        )
+        return asked_in(row, self.measure)
 
     def images(self, row: Row, place: Place) -> Sequence[ImageSource]:
         values = row.get("images") if row.get("images") is not None else row.get("image")
         values = values if isinstance(values, list) else [values]
         if not values or values[0] is None:
             raise BadRowError("has no image: give its path")
-        return list(self._sources(values, f"row {place.number} of {place.path.name}"))
+        return list(self._sources(values, place))
 
-    def _sources(self, values: Sequence[Any], where: str) -> Iterator[ImageSource]:
+    def _sources(self, values: Sequence[Any], place: Place) -> Iterator[ImageSource]:
         for number, value in enumerate(values, 1):
             if isinstance(value, str) and not value.startswith("data:"):
-                yield FileImage(str(file_of(self.folder, value)))
+                yield file_image(self.folder, value, place)
             else:
-                yield image_source(value, ImageFolder(self.folder), f"image {number} of {where}")
+                called = f"image {number} of row {place.number} of {place.path.name}"
+                yield image_source(value, image_folder(self.folder), called)
 
 
-def _id(row: Row, index: int) -> str:
-    name = row.get("id")
-    return str(index + 1) if name is None or name == "" else str(name)
-
-
-def _answers(row: Row) -> Any:
-    answers = row.get("answers") if row.get("answers") is not None else row.get("answer")
-    if answers is None or answers == []:
-        raise BadRowError("has no answers: give a list of the accepted ones")
-    return answers if isinstance(answers, list) else [answers]
-
-
-def _choices(row: Row) -> dict[str, str]:
-    choices = row.get("choices") or {}
-    if isinstance(choices, list):
-        choices = dict(zip(string.ascii_uppercase, choices, strict=False))
-    if not isinstance(choices, Mapping):
-        raise BadRowError("has choices that are no list: give their texts in order")
-    return {str(letter): str(text) for letter, text in choices.items()}
+def _name(row: Row, index: int) -> str:
+    """The id of a row, "" of one that is broken."""
+    try:
+        return id_of(row, index) if row else ""
+    except BadRowError:
+        return ""
 
 
 def measures_in(rows: JsonRows) -> Iterator[str]:
-    """The measures that rows name."""
+    """The measures that rows name; what is no measure of rows is left to them."""
     for row in rows.only(("metric",)):
-        if row.get("metric"):
+        if row.get("metric") in ROW_MEASURES:
             yield str(row["metric"])

@@ -53,6 +53,17 @@ class QuestionSet(Sequence[Question]):
     where: str
     """The file or folder that it was read from; "" where nothing is on disk."""
 
+    @property
+    def digest(self) -> str:
+        """What changes when the questions or their answers do; "" where that is not known.
+
+        The SHA-256 of a JSON Lines file, the MD5 of a TSV file, one SHA-256 of the three files of
+        a DocDownstream set, of drawn pages their settings and kinds. Not noticed: other images in
+        files beside these, a parquet file that changes and keeps its name and its size, a page
+        generator that draws otherwise.
+        """
+        return ""
+
     @overload
     def __getitem__(self, index: int) -> Question: ...
     @overload

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -15,8 +13,8 @@ from alignvlm.evaluation.benchmarks.documents import DOCUMENTS, short_answer
 from alignvlm.evaluation.benchmarks.drawn import DrawnHome
 from alignvlm.evaluation.benchmarks.general import GENERAL, VCR
 from alignvlm.evaluation.benchmarks.own import OwnHome, measures_in
+from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, hint, wrong_measure
 from alignvlm.evaluation.benchmarks.record import Benchmark, PromptRule
-from alignvlm.evaluation.scorers.registry import MEASURES
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["BENCHMARKS", "find_benchmark", "own_benchmark", "synthdoc"]
@@ -77,7 +75,7 @@ def find_benchmark(name: str) -> Benchmark:
     """
     if name not in BENCHMARKS:
         raise UsageError(
-            f"There is no benchmark {name!r}{_hint(name, BENCHMARKS)}: use one of "
+            f"There is no benchmark {name!r}{hint(name, BENCHMARKS)}: use one of "
             f"{', '.join(BENCHMARKS)}"
         )
     return BENCHMARKS[name]
@@ -98,18 +96,21 @@ def own_benchmark(path: str | Path, measure: str = "", prompt: str | None = None
 
     Raises:
         InputError: there is no such file.
-        UsageError: there is no such measure, or the prompt does not hold the question.
+        UsageError: there is no such measure, none is given and no row names one, or the prompt does
+            not hold the question.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"There is no file {quoted(str(path))}: check the path")
-    measures = tuple(dict.fromkeys(filter(None, (measure, *measures_in(json_lines(path))))))
-    for name in measures[:1] if measure else ():
-        if name not in MEASURES:
-            raise UsageError(
-                f"There is no metric {name!r}{_hint(name, MEASURES)}: use one of "
-                f"{', '.join(MEASURES)}"
-            )
+    if measure and (problem := wrong_measure(measure)):
+        raise UsageError(f"Rows cannot have the {problem}")
+    rows = json_lines(path)
+    measures = tuple(dict.fromkeys(filter(None, (measure, *measures_in(rows)))))
+    if not measures and len(rows):
+        raise UsageError(
+            f"No metric is given for {quoted(str(path))}: give --metric, or a metric in each row, "
+            f"one of {', '.join(ROW_MEASURES)}"
+        )
     if prompt is not None and "{question}" not in prompt:
         raise UsageError(
             f"The prompt {prompt!r} has no place for the question: write {{question}} there"
@@ -125,8 +126,3 @@ def own_benchmark(path: str | Path, measure: str = "", prompt: str | None = None
         homes=(OwnHome(path=path, measure=measure),),
         source=f"The file {path}.",
     )
-
-
-def _hint(wrong: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(wrong, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
-from alignvlm.data.images import ImageFolder
+from alignvlm.data.images import FileImage, ImageFolder
 from alignvlm.data.rows.base import BadRowError, Place, Row, Rows
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
@@ -16,7 +17,15 @@ from alignvlm.evaluation.benchmarks.record import Benchmark, QuestionSet
 from alignvlm.evaluation.question import Question
 from alignvlm.imaging.sources import quoted
 
-__all__ = ["Form", "RowQuestions", "check_columns", "check_different", "check_some", "file_of"]
+__all__ = [
+    "Form",
+    "RowQuestions",
+    "check_columns",
+    "check_different",
+    "check_some",
+    "file_image",
+    "image_folder",
+]
 
 
 class Form(ABC):
@@ -57,13 +66,25 @@ class RowQuestions(QuestionSet):
         where: the file or folder.
         rows: all of them.
         form: what they mean.
+        digest: computes `QuestionSet.digest`; a function that can be sent to other processes.
     """
 
     def __init__(
-        self, benchmark: Benchmark, home: str, where: Path, rows: Rows, form: Form
+        self,
+        benchmark: Benchmark,
+        home: str,
+        where: Path,
+        rows: Rows,
+        form: Form,
+        digest: Callable[[], str],
     ) -> None:
         self.benchmark, self.home, self.where = benchmark, home, str(where)
-        self._rows, self._form = rows, form
+        self._rows, self._form, self._compute_digest = rows, form, digest
+
+    @cached_property
+    def digest(self) -> str:
+        """See `QuestionSet.digest`; computed when it is first asked for."""
+        return self._compute_digest()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -77,7 +98,7 @@ class RowQuestions(QuestionSet):
             asked = self._form.asked(row, index)
             images = tuple(self._form.images(row, place))
         except BadRowError as error:
-            raise InputError(f"Row {place.number} of {quoted(str(place.path))} {error}") from error
+            raise InputError(f"{_called(place)} {error}") from error
         return Question(
             id=name,
             text=asked.text,
@@ -138,15 +159,24 @@ def check_some(path: Path, rows: Rows) -> None:
         raise InputError(f"{quoted(str(path))} holds no question: get a complete copy of it")
 
 
-def file_of(folder: Path, name: str) -> Path:
+def image_folder(folder: Path) -> ImageFolder:
+    """Where the images of a benchmark lie, with the advice for those that lie elsewhere."""
+    return ImageFolder(folder, given=True, remedy="put it there and give its path from there")
+
+
+def file_image(folder: Path, name: str, place: Place) -> FileImage:
     """An image file that a row names, by its path below a folder.
 
     Raises:
         BadRowError: it is not there, or lies outside.
     """
-    path = ImageFolder(folder, given=True).file(name)
+    path = image_folder(folder).file(name)
     if not path.is_file():
         raise BadRowError(
             f"names the image {quoted(name)}, which is not in {quoted(str(folder))}: put it there"
         )
-    return path
+    return FileImage(str(path), named_by=_called(place))
+
+
+def _called(place: Place) -> str:
+    return f"Row {place.number} of {quoted(str(place.path))}"

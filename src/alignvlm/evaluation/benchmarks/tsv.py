@@ -38,7 +38,7 @@ class TsvRows(Rows):
         path: the file.
 
     Raises:
-        InputError: it cannot be read, or has no header.
+        InputError: it cannot be read, is not UTF-8, or has no header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class TsvRows(Rows):
                 f"{quoted(str(path))} cannot be read ({error.strerror}): check the disk"
             ) from error
         self.md5: str = index["md5"][0].decode()
-        self.columns: list[str] = [name.decode() for name in index["columns"].tolist()]
+        self.columns = _decoded(path, index["columns"].tolist())
         self._places = index["places"]
         self._images = index["images"]
         self._ids = index["ids"]
@@ -58,6 +58,10 @@ class TsvRows(Rows):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def digest(self) -> str:
+        """The MD5 of all bytes."""
+        return self.md5
 
     def place(self, index: int) -> Place:
         """Rows are counted from 1 after the header."""
@@ -175,6 +179,17 @@ def _closing(row: bytearray, at: int, file: IO[bytes]) -> int | None:
         if not more:
             return None
         row += more
+
+
+def _decoded(path: Path, columns: Sequence[bytes]) -> list[str]:
+    """The header as texts; UTF-16, as spreadsheets save it, has NULs if it decodes at all."""
+    try:
+        found = [name.decode() for name in columns]
+    except UnicodeDecodeError:
+        found = ["\0"]
+    if any("\0" in name for name in found):
+        raise InputError(f"{quoted(str(path))} is not UTF-8: save the file in that encoding")
+    return found
 
 
 class _Hashed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from alignvlm.data.images import BytesImage, FileImage
+from alignvlm.data.images import BytesImage
 from alignvlm.data.rows.base import BadRowError, ChosenRows, Place, Row, Rows
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
@@ -22,7 +22,7 @@ from alignvlm.evaluation.benchmarks.rows import (
     check_columns,
     check_different,
     check_some,
-    file_of,
+    file_image,
 )
 from alignvlm.evaluation.benchmarks.tsv import TsvRows
 from alignvlm.imaging.sources import quoted
@@ -76,7 +76,8 @@ class TsvHome(Home):
                 tsv, [i for i, split in enumerate(tsv.splits()) if split in (self.only_split, "")]
             )
         check_some(place, rows)
-        return RowQuestions(benchmark, self.kind, place, rows, _TsvForm(self.reader, place.parent))
+        form = _TsvForm(self.reader, place.parent)
+        return RowQuestions(benchmark, self.kind, place, rows, form, tsv.digest)
 
     @property
     def remedy(self) -> str:
@@ -137,9 +138,7 @@ class _TsvForm(Form):
         if not row.get("image_path"):
             raise BadRowError("has no image: get the file again")
         text = row["image_path"]
-        return [
-            FileImage(str(file_of(self.folder, name))) for name in literal_texts(text) or [text]
-        ]
+        return [file_image(self.folder, name, place) for name in literal_texts(text) or [text]]
 
 
 def _elements(cell: str) -> list[str]:

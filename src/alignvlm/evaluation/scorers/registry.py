@@ -66,7 +66,9 @@ _DEFAULTS = {
 }
 """Dialects of measures that VLMEvalKit lacks. The paper says only that it employs VLMEvalKit."""
 
-_WHOLE_SETS = ("pope_corpus", "mmvet_judge_parse")
+WHOLE_SETS = {"pope_corpus": "pope", "mmvet_judge_parse": "mmvet"}
+"""Measures of which one call scores many answers, and the measure of each answer."""
+
 _WITH_ANSWER_PREFIX = ("tablevqa_wtq", "tablevqa_tabfact", "fintabnet_relieved", "fintabnet_exact")
 
 
@@ -75,7 +77,7 @@ def metric_names() -> list[str]:
     names = []
     for measure, dialects in MEASURES.items():
         names += [f"{measure}@{dialect}" for dialect in dialects]
-        if measure not in _WHOLE_SETS:
+        if measure not in WHOLE_SETS:
             piped = (dialect for dialect in dialects if dialect.startswith("vlmevalkit"))
             names += [f"{measure}@{dialect}{PIPELINE}" for dialect in piped]
     return names
