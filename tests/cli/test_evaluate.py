@@ -233,7 +233,7 @@ def test_a_run_of_other_settings_is_refused(
     assert run([*own, "--limit", "2"]) == 0
     capsys.readouterr()
     assert run(own) == 2
-    assert "started with limit 2 and not None" in one_sentence(capsys.readouterr().err)
+    assert "started with limit 2 and not none" in one_sentence(capsys.readouterr().err)
 
 
 def test_ctrl_c_says_how_to_go_on(

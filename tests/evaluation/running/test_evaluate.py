@@ -117,7 +117,7 @@ def test_a_dialect_without_prompts_takes_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"limit": 3}, "limit None and not 3"), ({"dialect": "lmms-eval"}, "score_dialect"),
+    [({"limit": 3}, "limit none and not 3"), ({"dialect": "lmms-eval"}, "score_dialect"),
      ({"prompt_dialect": "lmms-eval"}, "prompt_dialect")],
 )  # fmt: skip
 def test_other_settings_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
@@ -134,7 +134,7 @@ def test_another_model_is_refused_and_another_device_is_not(tmp_path: Path) -> N
             return {**super().describe(), "sha256": "f00"}
 
     run(tmp_path)
-    with pytest.raises(UsageError, match="model's sha256 None and not 'f00'"):
+    with pytest.raises(UsageError, match="model's sha256 none and not 'f00'"):
         run(tmp_path, Other())
     elsewhere = StubModel()
     elsewhere.device = "cuda:3"

@@ -228,11 +228,11 @@ def test_the_record_of_a_run(tmp_path: Path) -> None:
     [
         ({"score_dialect": "due"}, "score_dialect 'strict' and not 'due'"),
         ({"prompt_dialect": "due"}, "prompt_dialect 'strict' and not 'due'"),
-        ({"limit": 5}, "limit None and not 5"),
+        ({"limit": 5}, "limit none and not 5"),
         ({"description": {"kind": "stub", "dtype": "bfloat16"}},
          "model's dtype 'float32' and not 'bfloat16'"),
         ({"description": {"kind": "stub", "dtype": "float32", "sha256": "f"}},
-         "model's sha256 None and not 'f'"),
+         "model's sha256 none and not 'f'"),
     ],
 )  # fmt: skip
 def test_a_run_of_other_settings_is_refused(

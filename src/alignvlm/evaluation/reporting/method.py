@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignvlm.evaluation.reporting.estimates import FEWEST
+from alignvlm.evaluation.reporting.tables import PROMPTS
 
 __all__ = ["method", "notes"]
 
@@ -19,10 +20,9 @@ def notes(content: Mapping[str, Any]) -> list[str]:
             f"The scores are of the dialect {settings['dialect']}. The paper's rows were made with "
             f"the toolkit that {settings['paper_dialect']} agrees with."
         )
-    prompts = {run.get("prompt_dialect") for run in content["runs"]}
-    if len(prompts) > 1:
-        listed = ", ".join(sorted(map(str, prompts)))
-        said.append(f"The runs were asked with different prompts ({listed}): see the remarks.")
+    remarks = [remark for one in content["results"] for remark in one["remarks"]]
+    if any(remark.startswith(PROMPTS) for remark in remarks):
+        said.append("A benchmark was put to the runs in different prompts: see the remarks.")
     for run in content["runs"]:
         if run["unfinished"]:
             said.append(

@@ -17,6 +17,8 @@ Figures: TypeAlias = Mapping[tuple[str, str], Sequence[Figure]]
 """(run's label, benchmark) to the figures by each of its measures."""
 
 OURS = "Evaluated here"
+PROMPTS = "prompts of "
+"""How the remark begins that a benchmark was put to other runs in another way."""
 
 _SAME = 5e-9
 
@@ -46,7 +48,7 @@ def remarks(run: Run, result: Result, runs: Sequence[Run], figures: Sequence[Fig
         )
     prompts = {_prompts(other, result.name) for other in runs if result.name in other.results}
     if len(prompts) > 1:
-        said.append(f"prompts of {_prompts(run, result.name)}")
+        said.append(f"{PROMPTS}{_prompts(run, result.name)}")
     first = figures[0] if figures else None
     if first is not None and first.value is None:
         said.append("a score is no number")

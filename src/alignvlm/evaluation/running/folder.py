@@ -173,10 +173,14 @@ class RunFolder:
         for name in dict.fromkeys((*theirs, *ours)):
             if ours.get(name) != theirs.get(name):
                 raise UsageError(
-                    f"The run in {self.path} was started with {name} {theirs.get(name)!r} and not "
-                    f"{ours.get(name)!r}: give the same to go on with it, or choose another folder "
-                    "with --run"
+                    f"The run in {self.path} was started with {name} {_said(theirs.get(name))} and "
+                    f"not {_said(ours.get(name))}: give the same to go on with it, or choose "
+                    "another folder with --run"
                 )
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else repr(value)
 
 
 class BenchmarkFolder:
