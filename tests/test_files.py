@@ -216,3 +216,12 @@ def test_a_place_is_checked_before_it_is_written_to(
         UsageError, match="'file/below/x' cannot be written, since 'file' is a file"
     ):
         check_target(Path("file/below/x"))
+
+
+def test_leftovers_of_other_files_are_not_ours_to_remove(tmp_path: Path) -> None:
+    """Somebody else's folder may hold somebody else's temporary files."""
+    own, other = (tmp_path / f".{name}.{'0' * 16}.tmp" for name in ("page.html", "letter.odt"))
+    for left in (own, other):
+        left.write_text("half")
+    write_atomically(tmp_path / "page.html", "whole")
+    assert not own.exists() and other.exists()

@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(code, os.strerror(code), str(path))
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear(path.parent)
+    _clear(path)
     with _begin(path) as file:
         temporary = Path(file.name)
         try:
@@ -98,10 +98,15 @@ def _begin(path: Path) -> IO[bytes]:
 
 
 @cache
-def _clear(folder: Path) -> None:
-    """Remove, once a process, what killed ones left in the folder: nobody holds its lock."""
-    for left in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(left.name):
+def _left_in(folder: Path) -> list[Path]:
+    """Temporary files that were in the folder when this process first wrote there."""
+    return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes left of this file: nobody holds its lock."""
+    for left in _left_in(path.parent):
+        if left.name.startswith(f".{path.name[:40]}."):
             with suppress(OSError):
                 if fcntl is not None:
                     with left.open("rb") as file:

@@ -106,3 +106,13 @@ def test_copies_start_empty(counted: list[int], copied: object) -> None:
         again(FEATURES, embeddings=E)
         connector(FEATURES, embeddings=E)
     assert len(counted) == 2
+
+
+def test_weights_that_take_turns_are_told_apart(counted: list[int]) -> None:
+    """Both stay alive, as those of a moving average do."""
+    first, second = (torch.nn.Parameter(torch.randn(33, 6)) for _ in range(2))
+    kept = Remembered()
+    for weight in (first, first, second, second, first):
+        found = kept.statistics(weight, weight.detach())
+        assert torch.equal(found[0], weight_statistics(weight.detach()).mean)
+    assert len(counted) == 3

@@ -18,7 +18,8 @@ class Remembered:
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Any, ...] | None = None
+        self._weight: ref[Tensor] | None = None
+        self._stamp: tuple[Any, ...] = ()
         self._found: tuple[Tensor, Tensor] | None = None
 
     def __reduce__(self) -> tuple[type[Remembered], tuple[()]]:
@@ -34,7 +35,8 @@ class Remembered:
         if torch.compiler.is_compiling() or weight.is_inference():  # neither counts changes
             mean, covariance = w2_statistics(rows)
             return mean, covariance
-        of = (ref(weight), weight.data_ptr(), weight._version, weight.dtype, rows.dtype)
-        if self._found is None or self._of != of:
-            self._found, self._of = w2_statistics(rows), of
+        stamp = (weight.data_ptr(), weight._version, weight.dtype, rows.dtype)
+        known = self._weight is not None and self._weight() is weight and self._stamp == stamp
+        if self._found is None or not known:
+            self._weight, self._stamp, self._found = ref(weight), stamp, w2_statistics(rows)
         return self._found
