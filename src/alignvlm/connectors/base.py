@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from alignvlm.connectors.mixture.eager import autocasts
 from alignvlm.errors import ConfigurationError
 
 __all__ = ["Connector", "ConnectorOutput", "Grid"]
@@ -188,8 +189,7 @@ class Connector(nn.Module, ABC):
             )
 
     def _check_dtype(self, features: Tensor) -> None:
-        device = features.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if autocasts(features):
             return
         held = [p.dtype for p in self.parameters() if p.is_floating_point()]
         if held and features.dtype not in held:

@@ -6,13 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["sha256_of", "sha256_of_all", "sha256_of_sizes"]
+from alignvlm.weights.cache import sha256_of
 
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["sha256_of_all", "sha256_of_sizes"]
 
 
 def sha256_of_all(paths: Sequence[Path]) -> str:

@@ -13,7 +13,6 @@ from alignvlm.data.rows.base import BadRowError, Place, Row
 from alignvlm.data.rows.json_rows import JsonRows, json_lines
 from alignvlm.data.sample import ImageSource
 from alignvlm.errors import InputError
-from alignvlm.evaluation.benchmarks.digests import sha256_of
 from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, asked_in, id_of
 from alignvlm.evaluation.benchmarks.readers import Asked
 from alignvlm.evaluation.benchmarks.record import Benchmark, Home, QuestionSet
@@ -27,6 +26,7 @@ from alignvlm.evaluation.benchmarks.rows import (
     image_folder,
 )
 from alignvlm.imaging.sources import quoted
+from alignvlm.weights.cache import sha256_of
 
 __all__ = ["OwnHome", "measures_in"]
 
