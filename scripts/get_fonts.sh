@@ -5,8 +5,7 @@
 #                                          else ~/.cache/alignvlm), where they are looked for
 #
 # Needs Debian or Ubuntu (apt-get download, dpkg). Elsewhere: put .ttf and .otf files into FOLDER.
-# The packages are FONT_PACKAGES of src/alignvlm/synth/fonts.py, and wamerican, the list of English
-# words that pages are written with where the system has none (src/alignvlm/synth/content.py).
+# The packages are FONT_PACKAGES of src/alignvlm/synth/fonts.py.
 . "$(dirname "$0")/packages.sh"
 
 prepare() { :; }
@@ -14,4 +13,4 @@ prepare() { :; }
 choose_folder fonts "$@"
 packages="$(listed alignvlm.synth.fonts FONT_PACKAGES)"
 # shellcheck disable=SC2086 # one argument a package
-get_packages '*.[to]tf' $packages wamerican
+get_packages '*.[to]tf' $packages

@@ -5,13 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from alignvlm.synth import content
+from alignvlm.synth import content, corpus
 
 
 def test_amounts_are_written_in_three_ways() -> None:
@@ -63,7 +61,8 @@ def test_sources_are_the_same_in_every_process() -> None:
 
 def test_every_tenth_character_of_text_is_no_letter() -> None:
     """Reading digits and signs has to be learned as well as reading words."""
-    text = content.run_of_text(Random(1), 4000)
+    rng = Random(1)
+    text = " ".join(content.run_of_text(rng, 20) for _ in range(200))
     letters = sum(c.isalpha() or c == " " for c in text)
     assert 0.5 < letters / len(text) < 0.9
     for char in "0123456789" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~":
@@ -76,61 +75,15 @@ def test_emails_and_addresses_are_plain() -> None:
         assert re.fullmatch(r"[\x21-\x7e]+@[a-z]+\.[a-z.]+", content.email(rng))
 
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+def test_a_sixth_of_the_runs_is_real_text_as_it_stands() -> None:
+    rng = Random(3)
+    text = " ".join(corpus.sentences("train"))
+    runs = [content.run_of_text(rng, 6) for _ in range(600)]
+    # A run that goes on into a second sentence is in the text up to there.
+    real = [run for run in runs if " ".join(run.split()[:2]) in text and len(run.split()) == 6]
+    assert 0.12 < len(real) / len(runs) < 0.25
 
 
-@pytest.fixture
-def no_system_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A system without a word list, and an empty cache."""
-    monkeypatch.setattr(content, "_WORD_LISTS", (tmp_path / "words",))
-    monkeypatch.setenv("ALIGNVLM_CACHE", str(tmp_path / "cache"))
-    content.pools.cache_clear()
-    yield tmp_path
-    content.pools.cache_clear()
-
-
-def test_the_word_list_that_the_script_fetches_is_read(
-    no_system_words: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The script as it stands, with tools that make packages instead of fetching them."""
-    tools = no_system_words / "bin"
-    tools.mkdir()
-    words = "$3/usr/share/dict"
-    for name, script in {
-        "apt-get": 'touch "$2_1_all.deb"',
-        "dpkg-deb": f"""mkdir -p "{words}"; touch "$3/a.ttf"
-            case $2 in wamerican_*) printf "apple\\npear's\\na\\nfigs\\n" ;; *) echo no ;; esac \\
-            > "{words}/american-english" """,
-        "python3": f'exec "{sys.executable}" "$@"',
-    }.items():
-        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tools / name).chmod(0o755)
-    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", str(SCRIPTS / "get_fonts.sh")], check=True, env=os.environ | {"PATH": path}
-    )
-    capfd.readouterr()
-    assert content.pools().words == ("apple", "figs")
-    assert capfd.readouterr().err == ""
-
-
-def test_the_systems_word_list_comes_first(
-    no_system_words: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fetched = no_system_words / "cache" / "fonts" / content._FETCHED_WORD_LIST
-    fetched.parent.mkdir(parents=True)
-    fetched.write_text("apple\n")
-    assert content._words() == ("apple",)
-    (no_system_words / "words").write_text("quince\n")
-    assert content._words() == ("quince",)
-    assert capfd.readouterr().err == ""
-
-
-def test_words_of_faker_are_announced_once(
-    no_system_words: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    first, again = content.word(Random(1)), content.word(Random(1))
-    assert first == again and len(content.pools().words) > 500
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1
-    assert "No list of English words was found" in err and "bash scripts/get_fonts.sh" in err
+def test_a_sentence_is_of_its_split() -> None:
+    assert content.sentence(Random(1), "train") in corpus.sentences("train")
+    assert content.sentence(Random(1), "heldout") in corpus.sentences("heldout")

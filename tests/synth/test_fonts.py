@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from alignvlm import paths
 from alignvlm.synth import fonts as fonts_module
 from alignvlm.synth.fonts import ALPHABET, FONT_PACKAGES, Font, find_fonts, pick_font
 
@@ -82,3 +86,25 @@ def test_fonts_are_looked_for_in_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(fonts_module, "_SYSTEM_FOLDERS", ())
     assert [font.path for font in find_fonts("train")] == [str(folder / "one.ttf")]
+
+
+def test_the_script_puts_fonts_where_they_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script as it stands, with tools that make packages instead of fetching them."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, script in {
+        "apt-get": 'touch "$2_1_all.deb"',
+        "dpkg-deb": 'mkdir -p "$3/usr/share/fonts"; touch "$3/usr/share/fonts/a.ttf"',
+        "python3": f'exec "{sys.executable}" "$@"',
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("ALIGNVLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    script = Path(__file__).parents[2] / "scripts" / "get_fonts.sh"
+    subprocess.run(["bash", str(script)], check=True)
+    found = {path.relative_to(paths.cache_dir() / "fonts").parts[0]
+             for path in (paths.cache_dir() / "fonts").rglob("*.ttf")}  # fmt: skip
+    assert found == set(FONT_PACKAGES)

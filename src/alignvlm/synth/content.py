@@ -1,34 +1,28 @@
-"""What drawn pages say: words, names, codes, numbers and dates, drawn from seeded sources."""
+"""What drawn pages say: real text, names, codes, numbers and dates, drawn from seeded sources."""
 
 from __future__ import annotations
 
 import datetime
 import string
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from random import Random
 from types import ModuleType
 from typing import Any
 
 from alignvlm.errors import MissingDependencyError
-from alignvlm.paths import cache_dir
-from alignvlm.synth.fonts import ALPHABET
+from alignvlm.synth import corpus
+from alignvlm.synth.fonts import ALPHABET, Split
 
 __all__ = [
     "CURRENCIES", "Pools", "amount", "code", "date", "email", "money", "number", "phone", "pools",
-    "random_string", "run_of_text", "url", "word",
+    "random_string", "run_of_text", "sentence", "url", "word",
 ]  # fmt: skip
 
 CURRENCIES = ("$", "£", "€")
 
 _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "sv_SE", "pt_BR")
 _POOL_SIZE = 400  # values of each sort and locale: enough that none is learned by heart
-_WORD_LISTS = (Path("/usr/share/dict/words"), Path("/usr/share/dict/american-english"))
-# The same list as scripts/get_fonts.sh unpacks it, below the cache's fonts.
-_FETCHED_WORD_LIST = Path("wamerican/usr/share/dict/american-english")
-_LONGEST_WORD = 14
 _SYMBOLS = string.punctuation
 _EPOCH = datetime.date(1995, 1, 1)
 
@@ -37,7 +31,6 @@ _EPOCH = datetime.date(1995, 1, 1)
 class Pools:
     """Values that are costly to make, made once a process."""
 
-    words: tuple[str, ...]
     names: tuple[str, ...]
     companies: tuple[str, ...]
     streets: tuple[str, ...]
@@ -49,9 +42,7 @@ class Pools:
 
 @lru_cache(maxsize=1)
 def pools() -> Pools:
-    """The pools, the same in every process that has the same word list and faker version.
-
-    Without a word list the words are faker's, not a thousand; one line on stderr says so.
+    """The pools, the same in every process that has the same faker version.
 
     Raises:
         MissingDependencyError: faker is not installed.
@@ -71,7 +62,7 @@ def pools() -> Pools:
             sorts["cities"].append(f"{sorts['towns'][-1]} {sorts['postcodes'][-1]}")
             if locale == "en_US":
                 jobs.append(fake.job())
-    return Pools(_words(), **{k: tuple(v) for k, v in sorts.items()}, jobs=tuple(jobs))
+    return Pools(**{k: tuple(v) for k, v in sorts.items()}, jobs=tuple(jobs))
 
 
 def _fake(faker: ModuleType, locale: str) -> Any:
@@ -93,24 +84,14 @@ def _faker() -> ModuleType:
     return faker
 
 
-def _words() -> tuple[str, ...]:
-    for path in (*_WORD_LISTS, cache_dir() / "fonts" / _FETCHED_WORD_LIST):
-        if path.is_file():
-            words = path.read_text(encoding="utf-8").split()
-            return tuple(w for w in words if 1 < len(w) <= _LONGEST_WORD and "'" not in w)
-    print(
-        "No list of English words was found, so pages are drawn with faker's few and differ from "
-        "those of the same seed elsewhere: run `bash scripts/get_fonts.sh` for one",
-        file=sys.stderr,
-    )
-    from faker.providers.lorem.en_US import Provider
-
-    return tuple(Provider.word_list)
-
-
 def word(rng: Random) -> str:
-    """A word of the dictionary."""
-    return rng.choice(pools().words)
+    """A word of real text; all are equally likely, so none is learned by heart."""
+    return rng.choice(corpus.words())
+
+
+def sentence(rng: Random, split: Split) -> str:
+    """A sentence of real text; the two splits share no text."""
+    return rng.choice(corpus.sentences(split))
 
 
 def random_string(rng: Random) -> str:
@@ -245,9 +226,12 @@ def code(rng: Random) -> str:
 def run_of_text(rng: Random, num_words: int) -> str:
     """About `num_words` words in which every character of `ALPHABET` turns up often.
 
-    A quarter of the words are random strings; the rest is words in every case, names, addresses,
-    numbers, prices, dates, codes and addresses of the net.
+    A sixth of the runs is real text as it stands. Of the words of all others a quarter are random
+    strings; the rest is words in every case, names, addresses, numbers, prices, dates, codes and
+    addresses of the net.
     """
+    if rng.random() < _REAL_SHARE:
+        return _phrase(rng, num_words)
     case = rng.random()
     parts: list[str] = []
     while len(parts) < num_words:
@@ -256,6 +240,21 @@ def run_of_text(rng: Random, num_words: int) -> str:
     if case < 0.12:
         return text.upper()
     return text.title() if case < 0.22 else text
+
+
+# Unlike drawn words, real text can be guessed from what stands before: enough to meet its order
+# and punctuation, too little to guess instead of reading.
+_REAL_SHARE = 1 / 6
+
+
+def _phrase(rng: Random, num_words: int) -> str:
+    """Words that follow each other in real text, from the middle of a sentence on."""
+    parts = sentence(rng, "train").split()
+    start = rng.randrange(len(parts))
+    parts = parts[start:]
+    while len(parts) < num_words:
+        parts += sentence(rng, "train").split()
+    return " ".join(parts[:num_words])
 
 
 _FRAMES = ("({})", '"{}"', "'{}'", "[{}]", "{{{}}}", "<{}>", "*{}*", "“{}”", "‘{}’", "{}…", "_{}_")

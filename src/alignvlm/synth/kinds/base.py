@@ -56,6 +56,7 @@ class Context:
     rng: Random
     kind: str
     seed: int
+    split: Split
     fonts: Sequence[Font]
     style: Style
 
@@ -96,7 +97,7 @@ def new_context(kind: str, seed: int, split: Split, font_px: tuple[int, int]) ->
         decimals=decimals,
         dates=rng.choice(content.DATE_STYLES[:8]),
     )
-    return Context(rng, kind, seed, fonts, style)
+    return Context(rng, kind, seed, split, fonts, style)
 
 
 def _bold_of(body: Font, fonts: Sequence[Font]) -> Font:
@@ -106,9 +107,10 @@ def _bold_of(body: Font, fonts: Sequence[Font]) -> Font:
     return body
 
 
-def pick_template(context: Context, templates: Sequence[Template], split: Split) -> Template:
+def pick_template(context: Context, templates: Sequence[Template]) -> Template:
     """One of a kind's layouts; the last is held out: drawn for `split="heldout"` and only there."""
-    return templates[-1] if split == "heldout" else context.rng.choice(templates[:-1])
+    held_out = context.split == "heldout"
+    return templates[-1] if held_out else context.rng.choice(templates[:-1])
 
 
 ASKS = (

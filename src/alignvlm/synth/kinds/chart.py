@@ -14,8 +14,8 @@ from alignvlm.synth.kinds.base import (
     pick_template,
     yes_no,
 )
+from alignvlm.synth.kinds.series import Series, make_series
 from alignvlm.synth.kinds.sheet import Sheet
-from alignvlm.synth.kinds.topics import Series, make_series
 from alignvlm.synth.page import Color, Page, Question
 
 __all__ = ["draw"]
@@ -31,18 +31,22 @@ _PLOT_ROWS = 14  # height of the plot in rows of text
 def draw(seed: int, split: Split) -> Page:
     """A page with one chart, text of 14-24 px."""
     context = new_context("chart", seed, split, (14, 24))
-    return pick_template(context, (_bars, _line, _pie, _lying_bars), split)(context)
+    return pick_template(context, (_bars, _line, _pie, _lying_bars))(context)
 
 
 def _start(context: Context, num: int) -> tuple[Series, Sheet]:
     """The data (one number for each row name) and a page with the chart's title."""
-    series, sheet = make_series(context.rng, num, 1), Sheet(context)
+    series, sheet = make_series(context.rng, context.split, num, 1), Sheet(context)
     sheet.pitch = min(sheet.pitch, 1.5 * sheet.px)
-    unit = f" ({series.topic.unit})" if series.topic.unit else ""
+    unit = f" ({series.table.unit})" if series.table.unit else ""
     align = context.rng.choice(("left", "center"))
-    sheet.title(f"{series.topic.title}, {series.columns[0]}{unit}", align=align, scale=1.25)
+    sheet.title(f"{series.table.title}, {series.columns[0]}{unit}", align=align, scale=1.25)
     sheet.down(0.5)
     return series, sheet
+
+
+def _values(series: Series) -> list[float]:
+    return [series.value(row, 0) for row in range(len(series.rows))]
 
 
 def _bars(context: Context) -> Page:
@@ -51,15 +55,15 @@ def _bars(context: Context) -> Page:
     colors = context.rng.choice(_PALETTES)
     top, base = sheet.y + sheet.pitch, sheet.y + _PLOT_ROWS * sheet.pitch
     step = sheet.width / len(series.rows)
-    largest = max(row[0] for row in series.values)
+    largest = max(_values(series))
     one_color = context.rng.random() < 0.6
     for index, name in enumerate(series.rows):
         x = sheet.left + index * step
-        high = base - (base - top) * series.values[index][0] / largest
+        high = base - (base - top) * series.value(index, 0) / largest
         color = colors[0 if one_color else index % len(colors)]
         sheet.canvas.box(x + 0.2 * step, high, x + 0.8 * step, base, fill=color)
         sheet.y = high - sheet.pitch
-        sheet.put(series.cell(index, 0), x, x + step, align="center")
+        sheet.put(series.cells[index][0], x, x + step, align="center")
         sheet.y = base + 0.1 * sheet.pitch
         sheet.put(name, x, x + step - 4, align="center")
     sheet.canvas.rule(sheet.left, base, sheet.right, base, sheet.style.ink)
@@ -72,13 +76,13 @@ def _lying_bars(context: Context) -> Page:
     series, sheet = _start(context, context.rng.randint(3, 7))
     color = context.rng.choice(_PALETTES)[0]
     start, end = sheet.left + 0.28 * sheet.width, sheet.right - 5 * sheet.px
-    largest = max(row[0] for row in series.values)
+    largest = max(_values(series))
     top = sheet.y
     for index, name in enumerate(series.rows):
         sheet.put(name, sheet.left, start - 8, align="right")
-        right = start + (end - start) * series.values[index][0] / largest
+        right = start + (end - start) * series.value(index, 0) / largest
         sheet.canvas.box(start, sheet.y + 2, right, sheet.y + sheet.pitch - 2, fill=color)
-        sheet.put(series.cell(index, 0), right + 6, sheet.right)
+        sheet.put(series.cells[index][0], right + 6, sheet.right)
         sheet.down(1.5)
     sheet.canvas.rule(start, top - 4, start, sheet.y, sheet.style.ink)
     return _close(sheet, series, "bar", "bars")
@@ -90,10 +94,10 @@ def _line(context: Context) -> Page:
     color = context.rng.choice(_PALETTES)[0]
     top, base = sheet.y + sheet.pitch, sheet.y + _PLOT_ROWS * sheet.pitch
     step = sheet.width / len(series.rows)
-    largest = max(row[0] for row in series.values)
+    largest = max(_values(series))
     points = [
-        (sheet.left + (index + 0.5) * step, base - 0.85 * (base - top) * row[0] / largest)
-        for index, row in enumerate(series.values)
+        (sheet.left + (index + 0.5) * step, base - 0.85 * (base - top) * value / largest)
+        for index, value in enumerate(_values(series))
     ]
     if context.rng.random() < 0.5:
         for part in range(1, 5):
@@ -103,7 +107,7 @@ def _line(context: Context) -> Page:
     for index, (x, y) in enumerate(points):
         sheet.canvas.ellipse(x - 4, y - 4, x + 4, y + 4, color, color)
         sheet.y = y - 1.2 * sheet.pitch
-        sheet.put(series.cell(index, 0), x - step / 2, x + step / 2, align="center")
+        sheet.put(series.cells[index][0], x - step / 2, x + step / 2, align="center")
         sheet.y = base + 0.1 * sheet.pitch
         sheet.put(series.rows[index], x - step / 2, x + step / 2 - 4, align="center")
     sheet.canvas.rule(sheet.left, top, sheet.left, base, sheet.style.ink)
@@ -118,10 +122,10 @@ def _pie(context: Context) -> Page:
     colors = context.rng.choice(_PALETTES)
     radius = 0.19 * sheet.width
     cx, cy = sheet.left + 0.3 * sheet.width, sheet.y + radius + 1.6 * sheet.pitch
-    total = sum(row[0] for row in series.values)
+    total = sum(_values(series))
     angle, legend = -90.0, cy - len(series.rows) * 0.65 * sheet.pitch
     for index, name in enumerate(series.rows):
-        turn = 360 * series.values[index][0] / total
+        turn = 360 * series.value(index, 0) / total
         color = colors[index % len(colors)]
         box = (cx - radius, cy - radius, cx + radius, cy + radius)
         sheet.canvas.slice(box, angle, angle + turn, color)
@@ -129,13 +133,13 @@ def _pie(context: Context) -> Page:
         x, y = cx + (radius + 1.7 * sheet.px) * cos(middle), cy + 1.2 * radius * sin(middle)
         sheet.y = y - 0.5 * sheet.pitch
         if turn > 14:  # narrower slices have no room for a number of their own
-            sheet.put(series.cell(index, 0), x - 60, x + 60, align="center")
+            sheet.put(series.cells[index][0], x - 60, x + 60, align="center")
         sheet.y = legend + index * 1.3 * sheet.pitch
         left = sheet.left + 0.64 * sheet.width
         box_px = 0.7 * sheet.px
         top = sheet.y + 0.5 * sheet.pitch - 0.5 * box_px
         sheet.canvas.box(left, top, left + box_px, top + box_px, fill=color)
-        sheet.put(f"{name}: {series.cell(index, 0)}", left + 1.3 * box_px, sheet.right)
+        sheet.put(f"{name}: {series.cells[index][0]}", left + 1.3 * box_px, sheet.right)
         angle += turn
     sheet.y = cy + radius + 2.5 * sheet.pitch
     return _close(sheet, series, "slice", "slices")
@@ -144,20 +148,20 @@ def _pie(context: Context) -> Page:
 def _close(sheet: Sheet, series: Series, part: str, parts: str) -> Page:
     context, rng = sheet.context, sheet.context.rng
     spell = context.style.body.spell
-    values = [row[0] for row in series.values]
+    values = _values(series)
     best = max(range(len(values)), key=values.__getitem__)
     least = min(range(len(values)), key=values.__getitem__)
-    names = {"parts": parts, "part": part, "quantity": series.topic.quantity}
+    names = {"parts": parts, "part": part, "quantity": series.table.quantity}
     questions: list[Question] = [
         extraction(context, rng.choice(("title of the chart", "subject of the chart")),
-                   f"{series.topic.title}, {series.columns[0]}"),
+                   f"{series.table.title}, {series.columns[0]}"),
         count_question(context, (f"How many {parts} are there?", f"Count the {parts}."),
                        len(series.rows)),
     ]  # fmt: skip
     for index in rng.sample(range(len(values)), min(3, len(values))):
         questions.append(
             lookup(context, ("What is the value of {row}?", "What is the {quantity} for {row}?",
-                             "Which number belongs to {row}?"), series.cell(index, 0),
+                             "Which number belongs to {row}?"), series.cells[index][0],
                    row=spell(series.rows[index]), **names)
         )  # fmt: skip
     if values.count(values[best]) == 1:

@@ -44,7 +44,7 @@ def draw_on(sheet: Sheet, kind: str, seed: int, split: Split) -> Page:
     """A page of `Key: value` lines of this size."""
     context = new_context(kind, seed, split, sheet.font_px)
     layouts = [partial(layout, sheet=sheet) for layout in (_plain, _aligned, _framed, _titled)]
-    return pick_template(context, layouts, split)(context)
+    return pick_template(context, layouts)(context)
 
 
 def _value(context: Context, key: str) -> str:

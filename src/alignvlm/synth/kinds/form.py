@@ -41,7 +41,7 @@ class _Form:
 def draw(seed: int, split: Split) -> Page:
     """A form that someone filled in, with text of 12-28 px."""
     context = new_context("form", seed, split, (12, 28))
-    return pick_template(context, (_boxes, _underlined, _tabled, _captions), split)(context)
+    return pick_template(context, (_boxes, _underlined, _tabled, _captions))(context)
 
 
 def _make(context: Context) -> _Form:

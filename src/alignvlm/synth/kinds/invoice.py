@@ -75,7 +75,7 @@ class _Invoice:
 def draw(seed: int, split: Split) -> Page:
     """An invoice, with text of 12-28 px."""
     context = new_context("invoice", seed, split, (12, 28))
-    return pick_template(context, (_classic, _banded, _typed, _sidebar), split)(context)
+    return pick_template(context, (_classic, _banded, _typed, _sidebar))(context)
 
 
 def _make(context: Context) -> _Invoice:

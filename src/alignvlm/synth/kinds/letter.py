@@ -70,7 +70,7 @@ class _Letter:
 def draw(seed: int, split: Split) -> Page:
     """A letter, with text of 12-28 px."""
     context = new_context("letter", seed, split, (12, 28))
-    return pick_template(context, (_block, _modern, _centred), split)(context)
+    return pick_template(context, (_block, _modern, _centred))(context)
 
 
 def _make(context: Context) -> _Letter:
@@ -82,14 +82,15 @@ def _make(context: Context) -> _Letter:
         "money": context.style.money(round(5 + 5000 ** rng.random(), 2)),
         "payer": rng.choice(known.names),
     }
-    pleas = rng.sample(_PLEAS, 4)
+    pleas = rng.sample(_PLEAS, 2)
+    told = [content.sentence(rng, context.split) for _ in range(rng.randint(1, 3))]
     return _Letter(
         sender=rng.choice(known.companies), place=rng.choice(known.cities),
         receiver=rng.choice(known.names), street=rng.choice(known.streets),
         town=rng.choice(known.cities), date=context.date(),
         subject=f"{topic} {facts['code']}" if rng.random() < 0.4 else topic, matter=matter,
         code=facts["code"], fact_date=facts["date"], money=facts["money"], payer=facts["payer"],
-        body=(sentence.format(**facts), " ".join(pleas[:2]), " ".join(pleas[2:])),
+        body=(sentence.format(**facts), " ".join(told), " ".join(pleas)),
         closing=rng.choice(_CLOSINGS), signer=rng.choice(known.names), role=rng.choice(known.jobs),
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ class _Receipt:
 def draw(seed: int, split: Split) -> Page:
     """A receipt on narrow paper, with text of 16-28 px."""
     context = new_context("receipt", seed, split, (16, 28))
-    return pick_template(context, (_till, _ruled, _dotted), split)(context)
+    return pick_template(context, (_till, _ruled, _dotted))(context)
 
 
 def _make(context: Context) -> _Receipt:

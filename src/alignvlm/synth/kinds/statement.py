@@ -43,7 +43,7 @@ class _Statement:
 def draw(seed: int, split: Split) -> Page:
     """A bank statement, with text of 12-26 px."""
     context = new_context("statement", seed, split, (12, 26))
-    return pick_template(context, (_ruled, _boxed, _listed), split)(context)
+    return pick_template(context, (_ruled, _boxed, _listed))(context)
 
 
 def _make(context: Context) -> _Statement:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from alignvlm.synth.fonts import Split
 from alignvlm.synth.kinds.base import (
     Context,
@@ -12,37 +14,29 @@ from alignvlm.synth.kinds.base import (
     pick_template,
     yes_no,
 )
+from alignvlm.synth.kinds.series import Series, make_series
 from alignvlm.synth.kinds.sheet import Sheet, TableLook
-from alignvlm.synth.kinds.topics import Series, make_series
 from alignvlm.synth.page import Page, Question
 
 __all__ = ["draw"]
 
-_NOTES = ("Source: own survey.", "Figures are rounded.", "Final figures.", "Estimates.")
+_NOTES = ("Source: {}.", "Figures are rounded.", "Final figures.", "Estimates.")
 
 
 def draw(seed: int, split: Split) -> Page:
     """A page with one table, text of 12-24 px."""
     context = new_context("table", seed, split, (12, 24))
-    return pick_template(context, (_ruled, _grid, _striped, _turned), split)(context)
+    return pick_template(context, (_ruled, _grid, _striped, _turned))(context)
 
 
 def _make(context: Context) -> Series:
     rng = context.rng
-    return make_series(rng, rng.randint(3, 8), rng.randint(2, 5))
-
-
-def _title(series: Series) -> str:
-    unit = f" ({series.topic.unit})" if series.topic.unit else ""
-    return f"{series.topic.title}{unit}"
+    return make_series(rng, context.split, rng.randint(3, 8), rng.randint(2, 5))
 
 
 def _rows(series: Series) -> list[list[str]]:
-    body = [
-        [name, *(series.cell(row, column) for column in range(len(series.columns)))]
-        for row, name in enumerate(series.rows)
-    ]
-    return [[series.topic.head, *series.columns], *body]
+    body = [[name, *cells] for name, cells in zip(series.rows, series.cells, strict=True)]
+    return [[series.table.head, *series.columns], *body]
 
 
 def _ruled(context: Context) -> Page:
@@ -62,10 +56,10 @@ def _striped(context: Context) -> Page:
 
 def _page(context: Context, look: TableLook, align: str) -> Page:
     series, sheet = _make(context), Sheet(context)
-    sheet.title(f"Table {context.rng.randint(1, 30)}: {_title(series)}", align=align, scale=1.2)
+    sheet.title(f"Table {context.rng.randint(1, 30)}: {series.heading}", align=align, scale=1.2)
     sheet.down(0.4)
     sheet.table(_rows(series), (3, *[2] * len(series.columns)), look)
-    sheet.row(context.rng.choice(_NOTES))
+    sheet.row(_note(context, series))
     return sheet.finish(_ask(context, series))
 
 
@@ -73,48 +67,77 @@ def _turned(context: Context) -> Page:
     """Rows and columns exchanged, the caption below."""
     series, sheet = _make(context), Sheet(context)
     turned = [list(cells) for cells in zip(*_rows(series), strict=True)]
-    turned[0][0] = ""
     turned, shown = [row[:7] for row in turned], series.rows[:6]
     sheet.rule(width_px=2)
     sheet.table(turned, (3, *[2] * len(shown)), TableLook())
     sheet.rule(width_px=2)
     sheet.down(0.4)
-    sheet.row(f"{_title(series)}. {context.rng.choice(_NOTES)}", align="center")
-    kept = Series(series.topic, shown, series.columns, series.values[:6])
-    return sheet.finish(_ask(context, kept))
+    sheet.row(f"{series.heading}. {_note(context, series)}", align="center")
+    kept = Series(series.table, shown, series.columns, series.cells[:6])
+    return sheet.finish(_ask(context, kept, _TURNED))
 
 
-def _ask(context: Context, series: Series) -> list[Question]:
-    rng, spell = context.rng, context.style.body.spell
+def _note(context: Context, series: Series) -> str:
+    return context.rng.choice(_NOTES).format(series.table.source)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How questions speak of a page: on a turned one the series' rows are its columns."""
+
+    along: str = "row"
+    across: str = "column"
+    listed: str = "under"
+
+
+_TURNED = _Words("column", "row", "beside")
+
+
+def _ask(context: Context, series: Series, words: _Words = _Words()) -> list[Question]:
+    rng, spell, table = context.rng, context.style.body.spell, series.table
+    counts = (
+        (f"How many {words.along}s of numbers are there?", len(series.rows)),
+        (f"How many entries are listed {words.listed} {table.head}?", len(series.rows)),
+        (f"How many {words.across}s of numbers are there?", len(series.columns)),
+    )
+    asked, number = rng.choices(counts, (0.4, 0.4, 0.2))[0]
     questions = [
         extraction(context, rng.choice(("title of the table", "subject of the table")),
-                   series.topic.title),
-        count_question(context, ("How many rows of numbers are there?" if rng.random() < 0.5
-                                 else f"How many entries are listed under {series.topic.head}?",),
-                       len(series.rows)) if rng.random() < 0.8 else
-        count_question(context, ("How many columns of numbers are there?",), len(series.columns)),
+                   table.title),
+        count_question(context, (asked,), number),
+        *(_cell(context, series, words) for _ in range(4)),
     ]  # fmt: skip
-    for _ in range(4):
-        row, column = rng.randrange(len(series.rows)), rng.randrange(len(series.columns))
-        questions.append(
-            lookup(context, ("What is the {quantity} of {row} in {column}?",
-                             "What is the value for {row} in the column {column}?",
-                             "Which number is given for {row} under {column}?",
-                             "What {quantity} does {row} have for {column}?"),
-                   series.cell(row, column), quantity=series.topic.quantity,
-                   row=spell(series.rows[row]), column=series.columns[column])
-        )  # fmt: skip
     column = rng.randrange(len(series.columns))
-    ordered = sorted(range(len(series.rows)), key=lambda row: series.values[row][column])
-    if series.values[ordered[-1]][column] > series.values[ordered[-2]][column]:
+    values = [series.value(row, column) for row in range(len(series.rows))]
+    if values.count(max(values)) == 1:
         asks = ("Which {head} has the highest {quantity} in {column}?",
-                "For which {head} is the number under {column} the largest?")  # fmt: skip
+                "For which {head} is the number {listed} {column} the largest?")  # fmt: skip
         questions.append(
-            lookup(context, asks, series.rows[ordered[-1]], head=series.topic.head.lower(),
-                   quantity=series.topic.quantity, column=series.columns[column])
+            lookup(context, asks, series.rows[values.index(max(values))], head=table.head.lower(),
+                   quantity=table.quantity, column=series.columns[column], listed=words.listed)
         )  # fmt: skip
     low, high = rng.sample(range(len(series.rows)), 2)
     asked = (f"Is the value of {spell(series.rows[low])} in {series.columns[column]} larger than "
              f"that of {spell(series.rows[high])}?")  # fmt: skip
-    questions.append(yes_no(asked, series.values[low][column] > series.values[high][column]))
-    return questions
+    return [*questions, yes_no(asked, values[low] > values[high])]
+
+
+def _cell(context: Context, series: Series, words: _Words) -> Question:
+    """Asks for one number by the names of its row and its column."""
+    row = context.rng.randrange(len(series.rows))
+    column = context.rng.randrange(len(series.columns))
+    return lookup(
+        context,
+        (
+            "What is the {quantity} of {row} in {column}?",
+            "What is the value for {row} in the {across} {column}?",
+            "Which number is given for {row} {listed} {column}?",
+            "What {quantity} does {row} have for {column}?",
+        ),
+        series.cells[row][column],
+        quantity=series.table.quantity,
+        row=context.style.body.spell(series.rows[row]),
+        column=series.columns[column],
+        across=words.across,
+        listed=words.listed,
+    )

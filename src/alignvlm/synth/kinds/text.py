@@ -1,4 +1,4 @@
-"""Running text: headings and paragraphs in which facts are told."""
+"""Running text: headings and paragraphs of real sentences among which facts are told."""
 
 from __future__ import annotations
 
@@ -61,18 +61,6 @@ _FACTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("The team of {town} won the final on {date}.",
      (("Which team won the final?", "town"), ("When was the final?", "date"))),
 )  # fmt: skip
-_FILLERS = (
-    "Nobody knows why the {word} was kept in the {word}.",
-    "It is said that {word} and {word} go well together.", "Few people have seen it since.",
-    "The old {word} still stands beside the road.", "This was a surprise to many.",
-    "Some call it a {word}, others a {word}.", "The weather that year was unusually cold.",
-    "There were no objections.", "At first, the {word} seemed to be a mistake.",
-    "Later the {word} was replaced by a new one.", "The cost was paid by the city.",
-    "A second attempt failed for want of {word}.", "Visitors are welcome at any time of the day.",
-    "Most of the documents were lost in a fire.", "The plan was changed several times.",
-    "He never spoke of the {word} again.", "Whether the {word} was needed is still disputed.",
-    "It took years until the work was done.", "What remains is a small {word}.",
-)  # fmt: skip
 _HEADINGS = ("Notes on", "A short history of", "The story of", "About", "Facts about", "Report on")
 
 
@@ -87,7 +75,7 @@ class _Text:
 def draw(seed: int, split: Split) -> Page:
     """A page of running text, of 12-26 px."""
     context = new_context("text", seed, split, (12, 26))
-    return pick_template(context, (_article, _report, _numbered), split)(context)
+    return pick_template(context, (_article, _report, _numbered))(context)
 
 
 def _make(context: Context) -> _Text:
@@ -97,7 +85,7 @@ def _make(context: Context) -> _Text:
     for sentence, asks in facts:
         values = _values(context)
         told = [sentence.format(**values)]
-        told += [_filler(context) for _ in range(rng.randint(0, 3))]
+        told += [content.sentence(rng, context.split) for _ in range(rng.randint(0, 3))]
         rng.shuffle(told)
         paragraphs.append(" ".join(told))
         question, answer = rng.choice(asks)
@@ -121,13 +109,6 @@ def _values(context: Context) -> dict[str, str]:
         "day": rng.choice(("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")),
         "email": content.email(rng), "phone": content.phone(rng),
     }  # fmt: skip
-
-
-def _filler(context: Context) -> str:
-    sentence = context.rng.choice(_FILLERS)
-    while "{word}" in sentence:
-        sentence = sentence.replace("{word}", content.word(context.rng), 1)
-    return sentence
 
 
 def _article(context: Context) -> Page:
