@@ -6,6 +6,9 @@ that sentence and exits with the class's `exit_code`: 2 for misuse, 1 for an ite
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "AlignVLMError",
     "ConfigurationError",
@@ -17,7 +20,14 @@ __all__ = [
     "UnsupportedImageError",
     "UsageError",
     "WeightsError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(wrong: object, names: Iterable[str]) -> str:
+    """The name that may have been meant, to put behind the wrong one; "" if none is like it."""
+    close = difflib.get_close_matches(str(wrong), list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class AlignVLMError(Exception):

@@ -111,8 +111,8 @@ def test_one_gpu_shares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["smoll"], "did you mean smol?"),
-        (["smol", "--set", "rates.lm=1"], "did you mean rates.llm?"),
+        (["smoll"], "did you mean 'smol'?"),
+        (["smol", "--set", "rates.lm=1"], "did you mean 'rates.llm'?"),
         (["smol", "--memory", "much"], "write it as 80GB or 24GiB"),
         (["smol", "--memory", "0GB"], "write it as 80GB or 24GiB"),
         (["smol", "--set", "num_steps=none"], "set num_steps"),

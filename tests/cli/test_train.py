@@ -162,9 +162,10 @@ def test_settings_are_written_down(train: Callable[..., Ended], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("recipe", "settings", "status", "said"),
     [
-        ("smoll", [], 2, "There is no recipe 'smoll' (did you mean smol?): use one of "),
-        ("tiny", ["rates.lm=1"], 2, "There is no setting rates.lm (did you mean rates.llm?): "),
-        ("tiny", ["batches.max_tiels=3"], 2, "(did you mean batches.max_tiles?)"),
+        ("raed", [], 2, "There is no recipe 'raed' (did you mean 'read'?): use one of read,"),
+        ("smoll", [], 2, "There is no recipe 'smoll' (did you mean 'smol'?): use one of read,"),
+        ("tiny", ["rates.lm=1"], 2, "There is no setting rates.lm (did you mean 'rates.llm'?): "),
+        ("tiny", ["batches.max_tiels=3"], 2, "(did you mean 'batches.max_tiles'?)"),
         ("tiny", ["num_steps=many"], 2, "num_steps is a whole number or none, not 'many'"),
         ("tiny", ["rates.connector=none", "rates.llm=none"], 2, "Nothing would train, all three"),
         ("tiny", ["data.0.path=nowhere.jsonl"], 1, "nowhere.jsonl"),

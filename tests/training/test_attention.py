@@ -9,9 +9,17 @@ import tiny_vlm as tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, LlamaConfig, MistralConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AutoModel,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+)
 
 from alignvlm.training.attention import BY_SAMPLE, attend_by_sample, sample_lengths
 
@@ -84,18 +92,75 @@ def test_without_lengths_and_in_windows_the_mask_decides(options: dict[str, int]
         assert torch.equal(ours, theirs)
 
 
-def test_only_products_inside_of_samples_are_computed() -> None:
-    def operations(model: PreTrainedModel, **options: Any) -> int:
-        with FlopCounterMode(display=False) as counter:
-            run(model, **options)
-        attention = [
-            count for operator, count in counter.get_flop_counts()["Global"].items()
-            if "attention" in str(operator)
-        ]  # fmt: skip
-        return sum(attention)
+def attend(query: Tensor, lengths: list[int], *, is_causal: bool = True) -> Tensor:
+    """The samples' attention over one tensor that is query, key and value."""
+    module = nn.Module()
+    module.is_causal = is_causal
+    function = AttentionInterface()[BY_SAMPLE]
+    return function(module, query, query, query, None, sample_lengths=lengths)[0]
 
-    inside = operations(language_model(BY_SAMPLE), sample_lengths=LENGTHS)
-    assert inside * 17**2 == operations(language_model("sdpa")) * sum(n**2 for n in LENGTHS)
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("length", [1, 31, 32, 33])
+def test_a_sample_looks_at_no_padding(length: int, is_causal: bool) -> None:
+    torch.manual_seed(0)
+    rows = [torch.randn(1, 2, length + 40, 8, dtype=torch.float64) for _ in range(2)]
+    ours, alone = rows[0].clone().requires_grad_(), rows[0].clone().requires_grad_()
+    output = attend(ours, [length, 40], is_causal=is_causal)
+    pieces = alone.split([length, 40], dim=2)
+    expected = torch.cat(
+        [functional.scaled_dot_product_attention(p, p, p, is_causal=is_causal) for p in pieces], 2
+    ).transpose(1, 2)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    pull = rows[1].transpose(1, 2)
+    (output * pull).sum().backward()
+    (expected * pull).sum().backward()
+    torch.testing.assert_close(ours.grad, alone.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_lengths_vary_and_few_shapes_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU; other devices see each sample's own length."""
+    seen = []
+    product = functional.scaled_dot_product_attention
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        seen.append((query.shape[2], key.shape[2], value.shape[2]))
+        return product(query, key, value, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    lengths = [1, 31, 32, 33, 64, 65]
+    row = torch.zeros(1, 2, sum(lengths), 8)
+    assert attend(row, lengths).shape == (1, sum(lengths), 2, 8)
+    assert seen == [(n, n, n) for n in (32, 32, 32, 64, 64, 96)]
+    seen.clear()
+    assert attend(row.to("meta"), lengths).shape == (1, sum(lengths), 2, 8)
+    assert seen == [(n, n, n) for n in lengths]
+
+
+def test_only_products_inside_of_samples_are_computed() -> None:
+    """Of a sample's padding too, to a multiple of 32."""
+
+    def operations(lengths: list[int], implementation: str) -> int:
+        model = language_model(implementation)
+        length = sum(lengths)
+        positions = torch.cat([torch.arange(n) for n in lengths])[None]
+        options = {"sample_lengths": lengths} if implementation == BY_SAMPLE else {}
+        # The CPU's fused attention has no formula in torch's counter.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            hidden = model(
+                inputs_embeds=torch.ones(1, length, 32), position_ids=positions, use_cache=False,
+                **options,
+            ).last_hidden_state  # fmt: skip
+            hidden.sum().backward()
+        return sum(
+            count for operator, count in counter.get_flop_counts()["Global"].items()
+            if "bmm" in str(operator)
+        )  # fmt: skip
+
+    lengths = [40, 1, 64, 23]
+    inside, whole = operations(lengths, BY_SAMPLE), operations(lengths, "sdpa")
+    assert whole == 3 * 4 * 128**2 * 32 * 2
+    assert inside * 128**2 == whole * sum(n**2 for n in (64, 32, 64, 32))
 
 
 @pytest.mark.parametrize(("attention", "expected"), [("sdpa", True), ("eager", False)])

@@ -205,8 +205,8 @@ def test_a_layer_that_is_not_there_gets_no_adapter(saved: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         build_model(ModelConfig(pretrained=str(saved)), lora)
     assert one_line(raised) == (
-        "lora.targets names 'v_porj' (did you mean v_proj?) and no layer of the language model is "
-        "called so: choose among down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        "lora.targets names 'v_porj' (did you mean 'v_proj'?) and no layer of the language model "
+        "is called so: choose among down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
 
 
@@ -309,7 +309,7 @@ def test_options_of_the_encoder_are_checked() -> None:
     )
     with pytest.raises(ConfigurationError) as raised:
         build_model(config)
-    assert "'tile_pix' (did you mean tile_px?)" in one_line(raised)
+    assert "'tile_pix' (did you mean 'tile_px'?)" in one_line(raised)
 
 
 def test_options_of_an_encoder_that_has_none(saved: Path) -> None:

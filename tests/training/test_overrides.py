@@ -104,15 +104,15 @@ def test_settings_that_only_fit_together() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["rates.lm=1"], r"no setting rates\.lm \(did you mean rates\.llm\?\): rates has vision,"),
-        (["num_stepz=1"], r"did you mean num_steps\?\): a run has recipe, model,"),
+        (["rates.lm=1"], r"setting rates\.lm \(did you mean 'rates\.llm'\?\): rates has vision,"),
+        (["num_stepz=1"], r"did you mean 'num_steps'\?\): a run has recipe, model,"),
         (["lora.rank=8.5"], r"lora\.rank is a whole number, not '8\.5'"),
         (["batches.num_samples=many"], "a whole number, not 'many'"),
         (["batches.num_samples=true"], "a whole number, not 'true'"),
         (["batches.pack=yes"], "true or false, not 'yes'"),
         (["epochs=nan"], "epochs is a number, not"),
         (["rates.llm=fast"], "a number or none, not 'fast'"),
-        (["precision=float16"], "one of float32, bfloat16, not 'float16': did you mean 'bfloat16'"),
+        (["precision=float16"], "float32, bfloat16, not 'float16' \\(did you mean 'bfloat16'"),
         (["optimizer.betas=0.9"], "a list of 2 numbers"),
         (["trackers=wandbb"], "trackers must be one of trackio"),
         (["data.3.path=x"], r"no '3': set data\.0, or data\.1 to add one"),

@@ -117,7 +117,7 @@ def test_an_unknown_name_is_one_sentence(wrong: str, meant: str | None) -> None:
         recipes.find(wrong)
     text = str(caught.value)
     assert wrong in text and "smol" in text and "\n" not in text
-    assert (f"did you mean {meant}?" in text) == (meant is not None)
+    assert (f"did you mean {meant!r}?" in text) == (meant is not None)
 
 
 def comments(path: Path) -> tuple[dict[int, str], dict[int, str]]:

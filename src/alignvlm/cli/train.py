@@ -188,7 +188,7 @@ def _open(recipe: str, settings: list[str], device: str) -> tuple[Task, TrainCon
     if recipe in STAGES:
         config = apply(STAGES[recipe], [f"device={device}", *settings])
         return stage_task(recipe, config), config, 0.0
-    resolved = apply(find(recipe)(), settings)
+    resolved = apply(find(recipe, others=STAGES)(), settings)
     _check_memory(resolved, device)
     task, config = open_run(resolved, device)
     _check_row(task, resolved)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Literal
 
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
 from alignvlm.connectors.grids import merge_blocks
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Ovis"]
 
@@ -234,10 +233,9 @@ def _num_words(visual_vocab_size: int, num_indicators: int) -> int:
 
 def _tokenizer(tokenize: str) -> str:
     if tokenize not in _TOKENIZERS:
-        close = difflib.get_close_matches(str(tokenize), _TOKENIZERS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ConfigurationError(
-            f"Ovis has no tokenize={tokenize!r}{hint}: use one of {', '.join(_TOKENIZERS)}"
+            f"Ovis has no tokenize={tokenize!r}{did_you_mean(tokenize, _TOKENIZERS)}: use one of "
+            f"{', '.join(_TOKENIZERS)}"
         )
     return tokenize
 

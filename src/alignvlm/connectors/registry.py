@@ -7,9 +7,8 @@ with `register`. Names are exact, and the package's own names cannot be taken.
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from alignvlm.connectors.align import Align
@@ -22,7 +21,7 @@ from alignvlm.connectors.mlp_norm import MLPNorm
 from alignvlm.connectors.ovis import Ovis
 from alignvlm.connectors.perceiver import Perceiver
 from alignvlm.connectors.pixel_shuffle import PixelShuffle
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, did_you_mean
 
 __all__ = ["ENTRY_POINT_GROUP", "available", "build", "register"]
 
@@ -107,8 +106,8 @@ def _check_options(
     for option in options:
         if option not in known:
             raise ConfigurationError(
-                f"The connector {name!r} has no option {option!r}{_hint(option, known)}: it takes "
-                f"{', '.join(known) if known else 'no options'}"
+                f"The connector {name!r} has no option {option!r}{did_you_mean(option, known)}: it "
+                f"takes {', '.join(known) if known else 'no options'}"
             )
 
 
@@ -130,7 +129,8 @@ def _find(name: str) -> type[Connector]:
     if found is None:
         names = available()
         raise ConfigurationError(
-            f"There is no connector {name!r}{_hint(name, names)}: use one of {', '.join(names)}"
+            f"There is no connector {name!r}{did_you_mean(name, names)}: use one of "
+            f"{', '.join(names)}"
         )
     try:
         cls: type[Connector] = found.load()
@@ -154,8 +154,3 @@ def _check_class(name: str, cls: object) -> None:
             f"The connector {name!r} is {cls!r}, which is no complete connector: derive a class "
             "from alignvlm.connectors.Connector and implement forward and flops"
         )
-
-
-def _hint(wrong: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(wrong), names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from types import MappingProxyType, NoneType, UnionType
@@ -21,7 +20,7 @@ from alignvlm.data.formats.turns import Cauldron, FineVision
 from alignvlm.data.rows.base import BadRowError, Row, Rows
 from alignvlm.data.rows.find import open_rows
 from alignvlm.data.sample import DataSource
-from alignvlm.errors import ConfigurationError, InputError
+from alignvlm.errors import ConfigurationError, InputError, did_you_mean
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["SOURCES", "guess_source", "open_source"]
@@ -79,7 +78,7 @@ def open_source(
     """
     if name not in SOURCES:
         raise ConfigurationError(
-            f"There is no data source {name!r}{_hint(name, SOURCES)}: use one of "
+            f"There is no data source {name!r}{did_you_mean(name, SOURCES)}: use one of "
             f"{', '.join(SOURCES)}"
         )
     form = SOURCES[name]
@@ -118,8 +117,8 @@ def _checked(name: str, form: type[Format], options: Mapping[str, Any]) -> dict[
     for option, given in options.items():
         if option not in names:
             raise ConfigurationError(
-                f"The data source {name!r} has no option {option!r}{_hint(option, names)}: use "
-                f"{', '.join(names)}"
+                f"The data source {name!r} has no option {option!r}{did_you_mean(option, names)}: "
+                f"use {', '.join(names)}"
             )
         value = tuple(given) if isinstance(given, list) else given
         if not _is_a(value, known[option]):
@@ -146,8 +145,3 @@ def _described(kind: Any) -> str:
         return " or ".join(_described(part) for part in get_args(kind))
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return "nothing" if kind is NoneType else names.get(kind, "a list of texts")
-
-
-def _hint(wrong: object, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(wrong), list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

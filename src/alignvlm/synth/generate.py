@@ -43,7 +43,7 @@ KINDS: tuple[str, ...] = tuple(kind for kind in _DRAW if kind != "note")
 
 
 def generate(kind: str, seed: int, split: Split = "train", strength: float = 0.5) -> Page:
-    """One page with questions: the same for the same arguments, fonts and word list.
+    """One page with questions: the same for the same arguments, fonts and version of faker.
 
     Args:
         kind: one of `ALL_KINDS`.

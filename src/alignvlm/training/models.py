@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError
+from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError, did_you_mean
 from alignvlm.model.build import AlignVLM
 from alignvlm.model.compat import quiet
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
@@ -101,10 +100,9 @@ def _check(config: ModelConfig) -> None:
     ]
     for name in config.vision_options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigurationError(
-                f"model.vision_options has no {name!r}{hint}: choose among {', '.join(known)}"
+                f"model.vision_options has no {name!r}{did_you_mean(name, known)}: choose among "
+                f"{', '.join(known)}"
             )
 
 
@@ -316,11 +314,9 @@ def _check_targets(targets: Sequence[str], language_model: nn.Module) -> None:
     known = sorted({name.rpartition(".")[2] for name in layers})
     for target in targets:
         if target not in known and not any(name.endswith(f".{target}") for name in layers):
-            close = difflib.get_close_matches(target, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigurationError(
-                f"lora.targets names {target!r}{hint} and no layer of the language model is called "
-                f"so: choose among {', '.join(known)}"
+                f"lora.targets names {target!r}{did_you_mean(target, known)} and no layer of the "
+                f"language model is called so: choose among {', '.join(known)}"
             )
 
 

@@ -6,14 +6,13 @@ What a value may be is read off the annotations of the dataclasses; nothing is e
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, did_you_mean
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.schedule import TrainConfig
 
@@ -159,11 +158,10 @@ def _inner_type(hint: Any, name: str, content: Any, path: list[str]) -> Any:
 
 def _unknown(path: Iterable[str], name: str, known: Iterable[str]) -> ConfigurationError:
     known, where = list(known), "".join(f"{part}." for part in path)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {where}{close[0]}?)" if close else ""
+    meant = did_you_mean(f"{where}{name}", [f"{where}{one}" for one in known])
     there = f"{where.rstrip('.')} has" if where else "a run has"
     return ConfigurationError(
-        f"There is no setting {where}{name}{hint}: {there} {', '.join(known)}"
+        f"There is no setting {where}{name}{meant}: {there} {', '.join(known)}"
     )
 
 
@@ -253,8 +251,7 @@ def _fits(kind: Any, value: Any) -> bool:
 def _close(kind: Any, value: Any) -> str:
     if get_origin(kind) is not Literal:
         return ""
-    close = difflib.get_close_matches(str(value), [str(a) for a in get_args(kind)], n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
+    return did_you_mean(value, map(str, get_args(kind)))
 
 
 def _expected(hint: Any) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from alignvlm.connectors import available
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, did_you_mean
 from alignvlm.training.configuration import ModelConfig
 
 __all__ = ["GROUNDED", "OPTIONS", "check", "connector_of", "is_grounded", "options_of"]
@@ -40,10 +39,9 @@ def check(variants: Sequence[str], model: ModelConfig) -> None:
     known = [*available(), GROUNDED]
     for variant in variants:
         if variant not in known:
-            close = difflib.get_close_matches(variant, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigurationError(
-                f"There is no connector {variant!r} to compare{hint}: use {', '.join(known)}"
+                f"There is no connector {variant!r} to compare{did_you_mean(variant, known)}: use "
+                f"{', '.join(known)}"
             )
     twice = [variant for variant in set(variants) if variants.count(variant) > 1]
     if twice:

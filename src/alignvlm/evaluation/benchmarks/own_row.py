@@ -6,20 +6,20 @@ without a word; so nothing reaches one that is not checked here.
 
 from __future__ import annotations
 
-import difflib
 import json
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
 from alignvlm.data.rows.base import BadRowError, Row
+from alignvlm.errors import did_you_mean
 from alignvlm.evaluation.benchmarks.readers import Asked, group_of
 from alignvlm.evaluation.scorers.registry import MEASURES, WHOLE_SETS
 from alignvlm.imaging.sources import quoted
 
-__all__ = ["OPTIONS", "ROW_MEASURES", "asked_in", "hint", "id_of", "wrong_measure"]
+__all__ = ["OPTIONS", "ROW_MEASURES", "asked_in", "id_of", "wrong_measure"]
 
 ROW_MEASURES: Final = tuple(name for name in MEASURES if name not in WHOLE_SETS)
 """Measures that a row may have."""
@@ -86,16 +86,9 @@ def wrong_measure(name: str) -> str:
     if name in WHOLE_SETS:
         return f"metric {quoted(name)}, which is of a whole set: use {quoted(WHOLE_SETS[name])}"
     if name not in MEASURES:
-        return f"metric {quoted(name)}{hint(name, ROW_MEASURES)}: use one of " + ", ".join(
-            ROW_MEASURES
-        )
+        meant = did_you_mean(name.partition("@")[0], ROW_MEASURES)
+        return f"metric {quoted(name)}{meant}: use one of {', '.join(ROW_MEASURES)}"
     return ""
-
-
-def hint(wrong: str, names: Iterable[str]) -> str:
-    """The name that may have been meant, to put behind the wrong one; "" if none is like it."""
-    close = difflib.get_close_matches(wrong.partition("@")[0], list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _measure(row: Row, default: str) -> str:
@@ -155,8 +148,8 @@ def _value(found: Mapping[str, Any]) -> dict[str, Any]:
     known = ("value", "value_variants")
     for unknown in (name for name in found if name not in known):
         raise BadRowError(
-            f"has an answer with the field {quoted(unknown)}{hint(unknown, known)}: give `value` "
-            "and, if wanted, `value_variants`"
+            f"has an answer with the field {quoted(unknown)}{did_you_mean(unknown, known)}: give "
+            "`value` and, if wanted, `value_variants`"
         )
     if "value" not in found:
         raise BadRowError("has an answer that is an object without `value`: give it one")
@@ -179,8 +172,8 @@ def _options(row: Row, measure: str, num_answers: int) -> dict[str, Any]:
     for unknown in (name for name in found if name not in known):
         remedy = f"use {' and '.join(known)}" if known else "leave it out"
         raise BadRowError(
-            f"has the option {quoted(unknown)}{hint(unknown, known)}, which {quoted(measure)} "
-            f"does not take from rows: {remedy}"
+            f"has the option {quoted(unknown)}{did_you_mean(unknown, known)}, which "
+            f"{quoted(measure)} does not take from rows: {remedy}"
         )
     for name, value in found.items():
         if name == "target_canon":

@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import Final
 
 from alignvlm.data.rows.json_rows import json_lines
-from alignvlm.errors import InputError, UsageError
+from alignvlm.errors import InputError, UsageError, did_you_mean
 from alignvlm.evaluation.benchmarks.documents import DOCUMENTS, short_answer
 from alignvlm.evaluation.benchmarks.drawn import DrawnHome
 from alignvlm.evaluation.benchmarks.general import GENERAL, VCR
 from alignvlm.evaluation.benchmarks.own import OwnHome, measures_in
-from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, hint, wrong_measure
+from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, wrong_measure
 from alignvlm.evaluation.benchmarks.record import Benchmark, PromptRule
 from alignvlm.imaging.sources import quoted
 
@@ -75,7 +75,7 @@ def find_benchmark(name: str) -> Benchmark:
     """
     if name not in BENCHMARKS:
         raise UsageError(
-            f"There is no benchmark {name!r}{hint(name, BENCHMARKS)}: use one of "
+            f"There is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)}: use one of "
             f"{', '.join(BENCHMARKS)}"
         )
     return BENCHMARKS[name]

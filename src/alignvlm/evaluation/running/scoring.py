@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignvlm.errors import AlignVLMError, InputError, UsageError
+from alignvlm.errors import AlignVLMError, InputError, UsageError, did_you_mean
 from alignvlm.evaluation import scorers
 from alignvlm.evaluation.benchmarks.answers import fit_answers
 from alignvlm.evaluation.question import Prediction
@@ -65,9 +64,10 @@ def check_dialect(dialect: str) -> str:
     """
     known = list(dict.fromkeys(name.partition("@")[2] for name in metric_names()))
     if dialect not in known:
-        near = get_close_matches(dialect, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-        raise UsageError(f"There is no dialect {dialect!r}: {hint}")
+        raise UsageError(
+            f"There is no dialect {dialect!r}{did_you_mean(dialect, known)}: use one of "
+            f"{', '.join(known)}"
+        )
     return dialect
 
 

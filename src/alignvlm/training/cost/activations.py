@@ -189,6 +189,7 @@ def _forward(
         mask = torch.ones(1, 1, length, length, dtype=torch.bool)
     borders = {}
     if _goes_by_sample(setup, row):
+        # Attention pads them as on a CPU: not at all where they are multiples of 32, as in recipes.
         pieces = torch.empty(length, device="meta").tensor_split(row.num_samples)
         borders["sample_lengths"] = [len(piece) for piece in pieces]
     return inner.language_model(

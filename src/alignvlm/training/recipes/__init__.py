@@ -6,10 +6,9 @@ chosen. Values that are not given are the defaults of `alignvlm.training.configu
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from alignvlm.errors import ConfigurationError
+from alignvlm.errors import ConfigurationError, did_you_mean
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.recipes import base_vlm, low_resource, one_card, paper, smol
 
@@ -43,16 +42,19 @@ def names() -> tuple[str, ...]:
     return tuple(_RECIPES)
 
 
-def find(name: str) -> Recipe:
+def find(name: str, others: Iterable[str] = ()) -> Recipe:
     """The recipe of this name: call it for its `RunConfig`.
+
+    Args:
+        name: one of `names()`.
+        others: what the caller takes besides, to be named where there is no such recipe.
 
     Raises:
         ConfigurationError: there is none; the message names the nearest.
     """
     if name not in _RECIPES:
-        close = difflib.get_close_matches(name, _RECIPES, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        known = [*others, *_RECIPES]
         raise ConfigurationError(
-            f"There is no recipe {name!r}{hint}: use one of {', '.join(_RECIPES)}"
+            f"There is no recipe {name!r}{did_you_mean(name, known)}: use one of {', '.join(known)}"
         )
     return _RECIPES[name]
