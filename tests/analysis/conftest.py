@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import byte_tokenizer, tiny_llama, tiny_siglip
 from transformers import PreTrainedTokenizerFast, SiglipVisionConfig
 
 from alignvlm.analysis import PageLens, look
 from alignvlm.analysis.lens import TilePlace
 from alignvlm.model import AlignVLMConfig, AlignVLMForConditionalGeneration, AlignVLMProcessor
 from alignvlm.model.document_encoder import DocumentEncoderConfig
-
-sys.path.append(str(Path(__file__).parents[1] / "builders"))
-
-from tiny_models import byte_tokenizer, tiny_llama, tiny_siglip
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

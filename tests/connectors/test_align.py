@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from random_align import random_align
 from torch.nn import functional
 
 from alignvlm.connectors import MLP, Align, Linear
@@ -38,18 +39,6 @@ def equations_1_and_2(
 
 def float64(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().double().numpy()
-
-
-def random_align(
-    vision_dim: int, text_dim: int, vocab_size: int, *, seed: int = 0, **options: object
-) -> Align:
-    """An Align none of whose parameters has a special value."""
-    torch.manual_seed(seed)
-    align = Align(vision_dim, text_dim, vocab_size, **options)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in align.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return align
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -14,8 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-sys.path.append(str(Path(__file__).parents[1] / "builders"))
-
 
 def make_llm(seed: int) -> LlamaForCausalLM:
     import torch

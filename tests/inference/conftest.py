@@ -12,13 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import chat_tokenizer, tiny_chat_llama
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignvlm.inference import default
 from alignvlm.model import AlignVLMConfig, DocumentEncoder, DocumentEncoderConfig
-from alignvlm.model.chat import CHATML
 from alignvlm.model.configuration import build_connector
 
 RANK, ALPHA = 4, 8
@@ -27,34 +26,9 @@ CONTEXT = 300
 
 def save_base(folder: Path) -> None:
     """A language model of two layers whose tokens are bytes."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=special[1:],
-    )
-    tokenizer.chat_template = CHATML
+    tokenizer = chat_tokenizer()
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
+    config = tiny_chat_llama(vocab_size=len(tokenizer), max_position_embeddings=CONTEXT)
     torch.manual_seed(1)
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
 

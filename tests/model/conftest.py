@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import byte_tokenizer, tiny_chat_llama, tiny_siglip
 from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
 
 from alignvlm.model import AlignVLMConfig, AlignVLMForConditionalGeneration, AlignVLMProcessor
@@ -23,13 +23,8 @@ TOKENS_PER_TILE = 4
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Every byte is a token, after the special ones."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    tokenizer = byte_tokenizer(
+        SPECIAL,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<empty_output>", "<file_sep>"],
@@ -39,34 +34,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_vision(**options: Any) -> SiglipVisionConfig:
-    defaults: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "image_size": TILE_PX,
-        "patch_size": 14,
-        "vision_use_head": False,
-    }
-    return SiglipVisionConfig(**defaults | options)
+    return tiny_siglip(**{"num_hidden_layers": 3, "image_size": TILE_PX} | options)
 
 
 def make_text(**options: Any) -> LlamaConfig:
-    defaults: dict[str, Any] = {
-        "vocab_size": 264,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 2048,
-        "initializer_range": 0.3,
-        "bos_token_id": None,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    }
-    return LlamaConfig(**defaults | options)
+    defaults = {"vocab_size": 264, "max_position_embeddings": 2048}
+    return tiny_chat_llama(**defaults | options)
 
 
 def make_config(*, tied: bool = True, **options: Any) -> AlignVLMConfig:

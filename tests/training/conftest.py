@@ -11,7 +11,7 @@ from alignvlm.errors import MissingDependencyError
 from alignvlm.synth import Font, find_fonts
 
 # By their paths other processes find them too.
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "builders")]
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import math
 import os
@@ -21,18 +20,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from alignvlm.analysis.lens import LensLine, PageLens, TilePlace
 from alignvlm.files import write_atomically
+from alignvlm.imaging.data_url import data_url
 
 __all__ = ["render_html", "write_html"]
 
 SCRIPTS = ("data.js", "draw.js", "panel.js")
-MAX_IMAGE_PX = 2400  # longer side of the picture of the page; cells keep page pixels
-MAX_IMAGE_BYTES = 1_000_000
+_MAX_IMAGE_PX = 2400  # longer side of the picture of the page; cells keep page pixels
+_MAX_IMAGE_BYTES = 1_000_000
 # JPEG quality and longer side to try in turn; even noise fits at the last.
-_SMALLER = ((85, MAX_IMAGE_PX), (70, MAX_IMAGE_PX), (70, 1600), (60, 1200), (40, 1000))
+_SMALLER = ((85, _MAX_IMAGE_PX), (70, _MAX_IMAGE_PX), (70, 1600), (60, 1200), (40, 1000))
 _BLANK = 0.99  # a cell with more whitespace than this needs no list of words
 _STEPS = 65_535  # probabilities and entropies are stored in 16 bits
 
@@ -59,7 +58,9 @@ def render_html(lens: PageLens) -> str:
         style=parts.joinpath("style.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=f"sha256-{digest}",
-        image=_image_url(lens.image),
+        image=data_url(
+            lens.image, max_side_px=_MAX_IMAGE_PX, max_bytes=_MAX_IMAGE_BYTES, smaller=_SMALLER
+        ),
         data=json.dumps(_data(lens), separators=(",", ":")).replace("<", "\\u003c"),
     )
 
@@ -111,22 +112,3 @@ def _quantised(values: NDArray[np.float32], largest: float) -> NDArray[np.float6
 
 def _packed(values: NDArray[Any], dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode()
-
-
-def _image_url(image: Image.Image) -> str:
-    """The page as a data URL: PNG if that is small, as it is for drawn pages, else JPEG."""
-    image = image.copy()
-    image.thumbnail((MAX_IMAGE_PX, MAX_IMAGE_PX), Image.Resampling.LANCZOS)
-    kind, content = "png", _encoded(image, "PNG")
-    for quality, side in _SMALLER:
-        if len(content) <= MAX_IMAGE_BYTES:
-            break
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        kind, content = "jpeg", _encoded(image, "JPEG", quality=quality)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()

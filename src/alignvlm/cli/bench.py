@@ -66,10 +66,11 @@ def connectors(
     Weights and pages are random, and the same for all connectors; answers have a fixed length.
     Scaling takes align and mlp, or the connectors that are named.
     """
-    from alignvlm.analysis.runtime import choose_runner, find_workload, plot
+    from alignvlm.analysis.plotting import check_installed
+    from alignvlm.analysis.runtime import choose_runner, find_workload
 
     if out is not None:
-        plot.check_installed()  # now, not after all the work
+        check_installed()  # now, not after all the work
     runner = choose_runner(device)
     name = preset or ("smol" if runner.device.type == "cpu" else "llama-3.2-3b")
     workload = find_workload(name, num_samples=num_samples, num_tiles=num_tiles)

@@ -98,11 +98,12 @@ def _run(
 ) -> None:
     """Work until the end or a signal, then write the report of what is done."""
     from alignvlm.analysis.compare import compare as run_all
-    from alignvlm.analysis.compare import estimate, plots
+    from alignvlm.analysis.compare import estimate
     from alignvlm.analysis.compare.report import write_report
+    from alignvlm.analysis.plotting import check_installed
     from alignvlm.inference.hardware import choose_device
 
-    plots.check_installed()  # now, not after all the work
+    check_installed()  # now, not after all the work
     chosen = str(choose_device(device))
     with _progress(comparison, out) as told:
         is_done = run_all(

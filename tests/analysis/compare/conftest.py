@@ -33,7 +33,7 @@ from alignvlm.training.configuration import (
 )
 
 # By their paths other processes find them too.
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2] / "builders")]
+sys.path.append(str(Path(__file__).parent))
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"]
 

@@ -1,30 +1,21 @@
-"""Curves of a comparison as PNG; the only file here that imports matplotlib."""
+"""Curves of a comparison as PNG."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from alignvlm.errors import MissingDependencyError
+from alignvlm.analysis.plotting import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["check_installed", "efficiency", "losses"]
-
-_DOTS_PER_INCH = 150
-
-
-def check_installed() -> None:
-    """Raises a MissingDependencyError if there is no matplotlib."""
-    _figure(1.0, 1.0)
+__all__ = ["efficiency", "losses"]
 
 
 def losses(results: Mapping[str, Any]) -> bytes:
     """A PNG: training loss of each connector at the largest budget."""
-    figure = _figure(11.0, 4.0)
+    figure = new_figure(11.0, 4.0)
     axes: Axes = figure.subplots()
     for curve in results["curves"]:
         axes.plot(curve["samples"], curve["loss"], label=curve["connector"], marker=_marker(curve))
@@ -32,12 +23,12 @@ def losses(results: Mapping[str, Any]) -> bytes:
     axes.set_ylabel("training loss, mean of the seeds")
     if results["curves"]:
         axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def efficiency(results: Mapping[str, Any]) -> bytes:
     """A PNG: ANLS and held-out loss of each connector against the samples it was trained on."""
-    figure = _figure(11.0, 4.0)
+    figure = new_figure(11.0, 4.0)
     left, right = figure.subplots(1, 2)
     for axes, metric, label, scale in (
         (left, "anls", "ANLS, %", 100.0), (right, "loss", "loss a token", 1.0),
@@ -59,23 +50,9 @@ def efficiency(results: Mapping[str, Any]) -> bytes:
     left.set_ylim(bottom=0, top=max(1.0, left.get_ylim()[1]))
     if results["rows"]:
         left.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _marker(curve: Mapping[str, Any]) -> str | None:
     """A point is seen by its marker alone."""
     return "o" if len(curve["loss"]) == 1 else None
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "draw the curves", extra="plots") from error
-    return Figure(figsize=(width, height), layout="constrained")

@@ -1,34 +1,26 @@
-"""The results as a picture; the only file that imports matplotlib."""
+"""The results as a picture."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
-from alignvlm.errors import MissingDependencyError
+from alignvlm.analysis.plotting import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
 
-__all__ = ["check_installed", "draw"]
+__all__ = ["draw"]
 
-_DOTS_PER_INCH = 150
 _PARTS = (("encoder and prompt", "#9db4c0"), ("connector", "#d1495b"), ("new tokens", "#edae49"))
 _BAR = "#5c7a89"
-
-
-def check_installed() -> None:
-    """Raises a MissingDependencyError if there is no matplotlib."""
-    _figure(1.0, 1.0)
 
 
 def draw(results: dict[str, Any]) -> bytes:
     """A PNG: time and memory of each connector, and below, if measured, cost against work."""
     rows, scaling = results["connectors"], results["scaling"]
     height = 1.6 + 0.35 * len(rows)
-    figure = _figure(11.0, height + (4.0 if scaling else 0.0))
+    figure = new_figure(11.0, height + (4.0 if scaling else 0.0))
     grid = figure.add_gridspec(
         2 if scaling else 1, 1, height_ratios=[height, 4.0] if scaling else [1]
     )
@@ -41,17 +33,7 @@ def draw(results: dict[str, Any]) -> bytes:
             points = [row for row in scaling if row["axis"] == axis]
             _draw_lines(axes[2 * number], points, axis, "seconds_median", "s")
             _draw_lines(axes[2 * number + 1], points, axis, "extra_gb", "extra GB")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH)
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "draw the plot", extra="plots") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return png(figure)
 
 
 def _panels(place: SubplotSpec, number: int, *, sharey: bool) -> list[Axes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from alignvlm.errors import AlignVLMError, InputError
 from alignvlm.evaluation.question import Question
 from alignvlm.evaluation.reporting.cases import Case
 from alignvlm.evaluation.reporting.runs import Result
+from alignvlm.imaging.data_url import data_url
 
 __all__ = ["Gallery", "Pictures", "open_benchmark"]
 
@@ -94,7 +91,12 @@ class Gallery:
         for image in question.images[:MAX_IMAGES]:
             if self.left_bytes < MAX_IMAGE_BYTES:
                 return Pictures(tuple(uris), "Images are left out here: the page is large enough.")
-            uri = _data_uri(image.load())
+            uri = data_url(
+                image.load().convert("RGB"),
+                max_side_px=MAX_SIDE_PX,
+                max_bytes=MAX_IMAGE_BYTES * 3 // 4,
+                smaller=_SMALLER,
+            )
             self.left_bytes -= len(uri)
             uris.append(uri)
         left = len(question.images) - MAX_IMAGES
@@ -134,22 +136,3 @@ def open_benchmark(result: Result) -> Any:
         measures = record.get("measures") or [""]
         return benchmarks.open_questions(benchmarks.own_benchmark(where, str(measures[0])))
     return benchmarks.open_questions(benchmarks.find_benchmark(result.name), where)
-
-
-def _data_uri(image: Image.Image) -> str:
-    """PNG if that is small, as of drawn pages, else JPEG."""
-    image = image.convert("RGB")
-    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-    kind, content = "png", _encoded(image, "PNG", optimize=True)
-    for quality, side in _SMALLER:
-        if len(content) <= MAX_IMAGE_BYTES * 3 // 4:
-            break
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        kind, content = "jpeg", _encoded(image, "JPEG", quality=quality)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
