@@ -61,5 +61,7 @@ def test_missing_dependency_without_extra_names_the_package() -> None:
 
 def test_what_may_have_been_meant_is_named() -> None:
     assert errors.did_you_mean("allign", ["mlp", "align"]) == " (did you mean 'align'?)"
+    assert errors.did_you_mean("lm", ["llm"], prefix="rates.") == " (did you mean 'rates.llm'?)"
+    assert errors.did_you_mean("zzzz", ["llm"], prefix="model.") == ""
     assert errors.did_you_mean("perceiver", ["mlp", "align"]) == ""
     assert errors.did_you_mean(7, iter(["align"])) == ""

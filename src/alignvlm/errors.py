@@ -24,10 +24,13 @@ __all__ = [
 ]
 
 
-def did_you_mean(wrong: object, names: Iterable[str]) -> str:
-    """The name that may have been meant, to put behind the wrong one; "" if none is like it."""
+def did_you_mean(wrong: object, names: Iterable[str], prefix: str = "") -> str:
+    """The name that may have been meant, to put behind the wrong one; "" if none is like it.
+
+    `prefix` is what stands before all names.
+    """
     close = difflib.get_close_matches(str(wrong), list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {prefix + close[0]!r}?)" if close else ""
 
 
 class AlignVLMError(Exception):

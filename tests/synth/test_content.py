@@ -38,7 +38,7 @@ def test_sources_are_seeded() -> None:
         content.number, content.phone, content.random_string, content.url, content.word,
     )  # fmt: skip
     for maker in makers:
-        arguments = (12,) if maker is content.run_of_text else ()
+        arguments = (12, "train") if maker is content.run_of_text else ()
         made = [[maker(rng, *arguments) for _ in range(20)] for rng in map(Random, (4, 4, 5))]
         assert made[0] == made[1]
         assert made[0] != made[2]
@@ -62,7 +62,7 @@ def test_sources_are_the_same_in_every_process() -> None:
 def test_every_tenth_character_of_text_is_no_letter() -> None:
     """Reading digits and signs has to be learned as well as reading words."""
     rng = Random(1)
-    text = " ".join(content.run_of_text(rng, 20) for _ in range(200))
+    text = " ".join(content.run_of_text(rng, 20, "train") for _ in range(200))
     letters = sum(c.isalpha() or c == " " for c in text)
     assert 0.5 < letters / len(text) < 0.9
     for char in "0123456789" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~":
@@ -78,7 +78,7 @@ def test_emails_and_addresses_are_plain() -> None:
 def test_a_sixth_of_the_runs_is_real_text_as_it_stands() -> None:
     rng = Random(3)
     text = " ".join(corpus.sentences("train"))
-    runs = [content.run_of_text(rng, 6) for _ in range(600)]
+    runs = [content.run_of_text(rng, 6, "train") for _ in range(600)]
     # A run that goes on into a second sentence is in the text up to there.
     real = [run for run in runs if " ".join(run.split()[:2]) in text and len(run.split()) == 6]
     assert 0.12 < len(real) / len(runs) < 0.25

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 from random import Random
+from typing import Any
 
 import pytest
 
-from alignvlm.synth import corpus
+from alignvlm.synth import corpus, kinds
 from alignvlm.synth.fonts import ALPHABET, Split
 from alignvlm.synth.generate import generate
-from alignvlm.synth.kinds.series import make_series
+from alignvlm.synth.kinds.series import Series, make_series
 
 SPLITS: tuple[Split, Split] = ("train", "heldout")
 
@@ -21,12 +22,18 @@ def test_sentences_can_be_drawn(split: Split) -> None:
         assert 40 <= len(sentence) <= 150
         assert set(sentence) <= set(ALPHABET)
         assert sentence[0].isupper() and sentence[-1] in ".!?"
+        assert not set(sentence) & set("[]")
+        # Neither cut behind an abbreviation or an initial, nor grown together with a heading.
+        assert not re.search(r"\b(Mr|Mrs|Dr|St|No|Gov|Gen|Capt|Messrs|[A-Z])\.$", sentence)
+        assert not re.search(r"^[A-Z][A-Z ,'&-]{5,} [A-Z][a-z]", sentence)
 
 
 def test_splits_share_no_sentence_and_no_table() -> None:
     assert not set(corpus.sentences("train")) & set(corpus.sentences("heldout"))
     train, held_out = ({table.title for table in corpus.tables(split)} for split in SPLITS)
-    assert len(train) > 20 and len(held_out) > 4 and not train & held_out
+    assert len(train) > 20 and len(held_out) == 4 and not train & held_out
+    sources = [{table.source for table in corpus.tables(split)} for split in SPLITS]
+    assert not sources[0] & sources[1]
 
 
 def test_words_are_all_those_of_the_text_once() -> None:
@@ -36,6 +43,7 @@ def test_words_are_all_those_of_the_text_once() -> None:
     assert set(words) <= text
     assert "the" in words and "The" not in words
     assert "Mississippi" in words
+    assert not {"don", "didn", "ll", "ve"} & set(words)  # halves of don't, didn't, I'll, we've
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -45,6 +53,7 @@ def test_tables_are_whole(split: Split) -> None:
         assert len(set(names)) == len(names) >= 8, table.title
         assert len(set(table.columns)) == len(table.columns) >= 2, table.title
         for name, cells in table.rows:
+            assert name == " ".join(name.split())
             assert len(cells) == len(table.columns), name
             assert all(float(cell) >= 0 for cell in cells), name
         written = (*names, *table.columns, table.title, table.head, table.unit, table.source)
@@ -67,8 +76,39 @@ def test_series_are_parts_of_their_table(split: Split) -> None:
         if series.table.ordered:
             first = names.index(series.rows[0])
             assert series.rows == tuple(names[first : first + num_rows])
-        for column in range(len(series.columns)):
-            assert max(series.value(row, column) for row in range(num_rows)) > 0
+        assert all(float(cell) > 0 for row in series.cells for cell in row)
+
+
+def test_the_first_rows_and_columns_of_a_series() -> None:
+    series = make_series(Random(1), "train", 5, 3)
+    part = series.part(2, 1)
+    assert (part.rows, part.columns) == (series.rows[:2], series.columns[:1])
+    assert part.cells == tuple(row[:1] for row in series.cells[:2])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_name_of_a_table_or_chart_is_cut(
+    split: Split, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question could not be answered from the page."""
+    request.getfixturevalue("fonts" if split == "train" else "heldout_fonts")
+    drawn: list[Series] = []
+
+    def remembered(*arguments: Any) -> Series:
+        drawn.append(make_series(*arguments))
+        return drawn[-1]
+
+    for module in (kinds.chart, kinds.table):
+        monkeypatch.setattr(module, "make_series", remembered)
+    for seed in range(40):
+        for kind in ("table", "chart"):
+            page = generate(kind, seed, split, 0.0)
+            text = " ".join(page.text.split())
+            asked = " ".join(question.question for question in page.questions)
+            names = (*drawn[-1].rows, *(drawn[-1].columns if kind == "table" else ()))
+            for name in filter(str.isascii, names):
+                if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", asked):
+                    assert name in text, (kind, seed, name)
 
 
 @pytest.mark.parametrize("split", SPLITS)

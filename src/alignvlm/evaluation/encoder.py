@@ -58,7 +58,7 @@ def cell_rows(
         for strength in (0.0, 1.0):
             for number in range(num_tiles):
                 rng = Random(f"measure/{seed + number}/{band}/{strength}")
-                page = text_tile(rng, fonts, geometry.tile_px, band, strength)
+                page = text_tile(rng, fonts, geometry.tile_px, band, strength, "heldout")
                 labels = label_cells(page, **options)
                 says = _said(encoder, connector, np.asarray(page.image))
                 yield {

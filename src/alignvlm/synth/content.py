@@ -85,7 +85,7 @@ def _faker() -> ModuleType:
 
 
 def word(rng: Random) -> str:
-    """A word of real text; all are equally likely, so none is learned by heart."""
+    """A word of real text, the same words for both splits; all of them are equally likely."""
     return rng.choice(corpus.words())
 
 
@@ -223,15 +223,15 @@ def code(rng: Random) -> str:
     return f"{prefix}{sep}{tail}{end}"
 
 
-def run_of_text(rng: Random, num_words: int) -> str:
+def run_of_text(rng: Random, num_words: int, split: Split) -> str:
     """About `num_words` words in which every character of `ALPHABET` turns up often.
 
-    A sixth of the runs is real text as it stands. Of the words of all others a quarter are random
-    strings; the rest is words in every case, names, addresses, numbers, prices, dates, codes and
-    addresses of the net.
+    A sixth of the runs is real text of the split as it stands. Of the words of all others a quarter
+    are random strings; the rest is words in every case, names, addresses, numbers, prices, dates,
+    codes and addresses of the net.
     """
     if rng.random() < _REAL_SHARE:
-        return _phrase(rng, num_words)
+        return _phrase(rng, num_words, split)
     case = rng.random()
     parts: list[str] = []
     while len(parts) < num_words:
@@ -247,13 +247,13 @@ def run_of_text(rng: Random, num_words: int) -> str:
 _REAL_SHARE = 1 / 6
 
 
-def _phrase(rng: Random, num_words: int) -> str:
+def _phrase(rng: Random, num_words: int, split: Split) -> str:
     """Words that follow each other in real text, from the middle of a sentence on."""
-    parts = sentence(rng, "train").split()
+    parts = sentence(rng, split).split()
     start = rng.randrange(len(parts))
     parts = parts[start:]
     while len(parts) < num_words:
-        parts += sentence(rng, "train").split()
+        parts += sentence(rng, split).split()
     return " ".join(parts[:num_words])
 
 

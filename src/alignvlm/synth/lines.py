@@ -9,7 +9,7 @@ from random import Random
 
 from alignvlm.synth import content
 from alignvlm.synth.degrade import degrade
-from alignvlm.synth.fonts import Font, pick_font
+from alignvlm.synth.fonts import Font, Split, pick_font
 from alignvlm.synth.page import Canvas, Color, Page
 
 __all__ = ["text_tile"]
@@ -19,11 +19,12 @@ _WORD_EM = 3.2  # a word and its space are about this many ems wide: how many wo
 
 @dataclass
 class _Column:
-    """A part of the tile between two x, filled from top to bottom."""
+    """A part of the tile between two x, filled from top to bottom with text of a split."""
 
     x0: float
     x1: float
     y: float
+    split: Split
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def text_tile(
     size_px: int = 384,
     font_px: tuple[int, int] = (12, 40),
     strength: float = 1.0,
+    split: Split = "train",
 ) -> Page:
     """A square tile densely covered with random text, as if cropped from a page.
 
@@ -56,6 +58,7 @@ def text_tile(
         size_px: side of the tile.
         font_px: smallest and largest text.
         strength: of the degradations, 0 for a clean tile.
+        split: whose sentences are quoted.
 
     Raises:
         MissingDependencyError: faker is not installed.
@@ -64,7 +67,7 @@ def text_tile(
     paper, ink = _colors(rng)
     canvas = Canvas(size_px, size_px, paper, scale=rng.choice((1, 2)))
     main = pick_font(rng, fonts)
-    for column in _columns(rng, size_px):
+    for column in _columns(rng, size_px, split):
         mixed = rng.random() < 0.4
         size = _log_uniform(rng, font_px)
         while column.y < size_px:
@@ -97,7 +100,7 @@ def _shade(rng: Random, low: int, high: int) -> Color:
     return (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))
 
 
-def _columns(rng: Random, size_px: int) -> list[_Column]:
+def _columns(rng: Random, size_px: int, split: Split) -> list[_Column]:
     """One to three columns, starting anywhere, now and then cut by the border of the tile."""
     num = rng.choices((1, 2, 3), (0.6, 0.33, 0.07))[0]
     left = rng.uniform(-40, 30) if rng.random() < 0.5 else rng.uniform(2, 30)
@@ -107,7 +110,7 @@ def _columns(rng: Random, size_px: int) -> list[_Column]:
     if num == 3:
         cuts = [left + (right - left) * share for share in (1 / 3, 2 / 3)]
     edges = [left, *cuts, right + gap]
-    return [_Column(x0, x1 - gap, rng.uniform(-30, 25)) for x0, x1 in pairwise(edges)]
+    return [_Column(x0, x1 - gap, rng.uniform(-30, 25), split) for x0, x1 in pairwise(edges)]
 
 
 def _block(canvas: Canvas, rng: Random, column: _Column, look: _Ink, shaded: bool) -> None:
@@ -142,7 +145,7 @@ def _paragraph(canvas: Canvas, rng: Random, column: _Column, look: _Ink, bottom:
     underline = rng.random() < 0.05
     while column.y + look.font_px * look.pitch <= bottom:
         width = column.x1 - column.x0 - indent
-        text = content.run_of_text(rng, 1 + int(width / look.font_px / _WORD_EM))
+        text = content.run_of_text(rng, 1 + int(width / look.font_px / _WORD_EM), column.split)
         text = _fit(canvas, look, text, width if rng.random() < 0.8 else width * rng.random())
         x = {"left": column.x0 + indent, "right": column.x1, "center": (column.x0 + column.x1) / 2}
         baseline = column.y + look.font_px * (0.5 * look.pitch + 0.3)
@@ -164,7 +167,8 @@ def _pairs(canvas: Canvas, rng: Random, column: _Column, look: _Ink) -> None:
         key = _fit(canvas, look, key, stop - column.x0)
         end = canvas.text(column.x0, baseline, key, look.font, look.font_px, look.fill)
         start = stop + look.font_px * 0.5 if aligned else end + look.font_px * 0.4
-        value = _fit(canvas, look, content.run_of_text(rng, rng.randint(1, 3)), column.x1 - start)
+        text = content.run_of_text(rng, rng.randint(1, 3), column.split)
+        value = _fit(canvas, look, text, column.x1 - start)
         x = column.x1 if right else start
         canvas.text(x, baseline, value, look.font, look.font_px, look.fill,
                     "right" if right else "left")  # fmt: skip
@@ -189,7 +193,8 @@ def _table(canvas: Canvas, rng: Random, column: _Column, look: _Ink) -> None:
             x0 = column.x0 + index * step
             if framed:
                 canvas.box(x0, top, x0 + step, top + height, outline=look.fill)
-            text = _fit(canvas, look, content.run_of_text(rng, 2), step - look.font_px * 0.6)
+            text = content.run_of_text(rng, 2, column.split)
+            text = _fit(canvas, look, text, step - look.font_px * 0.6)
             x = x0 + {"left": 0.3 * look.font_px, "right": step - 0.3 * look.font_px,
                       "center": step / 2}[align]  # fmt: skip
             baseline = top + look.font_px * (0.5 * pitch + 0.3)

@@ -158,7 +158,7 @@ def _inner_type(hint: Any, name: str, content: Any, path: list[str]) -> Any:
 
 def _unknown(path: Iterable[str], name: str, known: Iterable[str]) -> ConfigurationError:
     known, where = list(known), "".join(f"{part}." for part in path)
-    meant = did_you_mean(f"{where}{name}", [f"{where}{one}" for one in known])
+    meant = did_you_mean(name, known, prefix=where)
     there = f"{where.rstrip('.')} has" if where else "a run has"
     return ConfigurationError(
         f"There is no setting {where}{name}{meant}: {there} {', '.join(known)}"

@@ -17,7 +17,7 @@ from alignvlm.synth.fonts import Split
 __all__ = ["Table", "sentences", "tables", "words"]
 
 _FOLDER = Path(__file__).parent
-_WORD = re.compile(r"\b[A-Za-z]{2,14}\b")
+_WORD = re.compile(r"(?<!['’])\b[A-Za-z]{2,14}\b(?!['’])")  # not the halves of "don't"
 
 
 @dataclass(frozen=True, kw_only=True)

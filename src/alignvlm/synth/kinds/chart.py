@@ -35,8 +35,13 @@ def draw(seed: int, split: Split) -> Page:
 
 
 def _start(context: Context, num: int) -> tuple[Series, Sheet]:
-    """The data (one number for each row name) and a page with the chart's title."""
+    """The data (one number for each row name) and a page with the chart's title.
+
+    No more rows than can have their whole names side by side.
+    """
     series, sheet = make_series(context.rng, context.split, num, 1), Sheet(context)
+    while not sheet.has_room(series.rows, sheet.width / len(series.rows) - 4):
+        series = series.part(len(series.rows) - 1, 1)
     sheet.pitch = min(sheet.pitch, 1.5 * sheet.px)
     unit = f" ({series.table.unit})" if series.table.unit else ""
     align = context.rng.choice(("left", "center"))

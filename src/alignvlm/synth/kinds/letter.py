@@ -176,5 +176,5 @@ def _ask(context: Context, letter: _Letter) -> list[Question]:
                          "What is the street address of {receiver}?"), letter.street,
                receiver=context.style.body.spell(letter.receiver)),
         yes_no(f"Is the letter from {context.style.body.spell(asked)}?", asked == letter.sender),
-        yes_no("Does the letter ask to be kept?", any("records" in part for part in letter.body)),
+        yes_no("Does the letter ask to be kept?", "for your records" in letter.body[-1]),
     ]  # fmt: skip

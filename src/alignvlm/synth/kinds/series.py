@@ -25,25 +25,29 @@ class Series:
         """The table's title, with its unit where it has one."""
         return f"{self.table.title} ({self.table.unit})" if self.table.unit else self.table.title
 
+    def part(self, num_rows: int, num_columns: int) -> Series:
+        """Its first rows and columns."""
+        cells = tuple(row[:num_columns] for row in self.cells[:num_rows])
+        return Series(self.table, self.rows[:num_rows], self.columns[:num_columns], cells)
+
     def value(self, row: int, column: int) -> float:
         """The number in a cell."""
         return float(self.cells[row][column])
 
 
 def make_series(rng: Random, split: Split, num_rows: int, num_columns: int) -> Series:
-    """Rows and columns of a random table of this split, at least one number above zero in each.
+    """Rows and columns of a random table of this split, all numbers above zero.
 
     Columns keep their order; rows keep theirs where they follow each other in time. A table with
     fewer columns gives all of them.
     """
-    table = rng.choice(corpus.tables(split))
-    num_columns = min(num_columns, len(table.columns))
-    start = rng.randrange(len(table.columns) - num_columns + 1)
-    shown = slice(start, start + num_columns)
     while True:
+        table = rng.choice(corpus.tables(split))
+        first = rng.randrange(max(1, len(table.columns) - num_columns + 1))
+        shown = slice(first, first + num_columns)
         rows = _rows(rng, table, num_rows)
         cells = tuple(cells[shown] for _, cells in rows)
-        if all(any(float(cell) > 0 for cell in column) for column in zip(*cells, strict=True)):
+        if all(float(cell) > 0 for row in cells for cell in row):  # a bar of 0 cannot be seen
             return Series(table, tuple(name for name, _ in rows), table.columns[shown], cells)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from alignvlm.synth.kinds.base import Context, finish
@@ -90,6 +90,11 @@ class Sheet:
         baseline = self.y + 0.5 * self.pitch + 0.33 * self.px
         ink = self.style.ink if fill is None else fill
         return self.canvas.text(x, baseline, text, font, px, ink, align)
+
+    def has_room(self, texts: Iterable[str], width_px: float, *, bold: bool = False) -> bool:
+        """Whether `put` would cut none of these texts in such a place."""
+        font = self.style.bold if bold else self.style.body
+        return all(self.canvas.measure(text, font, _SMALLEST_PX) <= width_px for text in texts)
 
     def row(self, text: str, *, bold: bool = False, align: str = "left") -> None:
         """Write a row from margin to margin."""

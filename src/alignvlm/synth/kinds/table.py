@@ -20,7 +20,7 @@ from alignvlm.synth.page import Page, Question
 
 __all__ = ["draw"]
 
-_NOTES = ("Source: {}.", "Figures are rounded.", "Final figures.", "Estimates.")
+_NOTES = ("Source: {}.", "Figures are rounded.")
 
 
 def draw(seed: int, split: Split) -> Page:
@@ -55,26 +55,45 @@ def _striped(context: Context) -> Page:
 
 
 def _page(context: Context, look: TableLook, align: str) -> Page:
-    series, sheet = _make(context), Sheet(context)
+    sheet = Sheet(context)
+    series = _that_fits(sheet, _make(context))
     sheet.title(f"Table {context.rng.randint(1, 30)}: {series.heading}", align=align, scale=1.2)
     sheet.down(0.4)
-    sheet.table(_rows(series), (3, *[2] * len(series.columns)), look)
+    sheet.table(_rows(series), _shares(len(series.columns)), look)
     sheet.row(_note(context, series))
     return sheet.finish(_ask(context, series))
 
 
 def _turned(context: Context) -> Page:
     """Rows and columns exchanged, the caption below."""
-    series, sheet = _make(context), Sheet(context)
+    sheet = Sheet(context)
+    series = _make(context).part(6, 5)
+    while not sheet.has_room(series.rows, _room(sheet, len(series.rows)), bold=True):
+        series = series.part(len(series.rows) - 1, 5)
     turned = [list(cells) for cells in zip(*_rows(series), strict=True)]
-    turned, shown = [row[:7] for row in turned], series.rows[:6]
     sheet.rule(width_px=2)
-    sheet.table(turned, (3, *[2] * len(shown)), TableLook())
+    sheet.table(turned, _shares(len(series.rows)), TableLook())
     sheet.rule(width_px=2)
     sheet.down(0.4)
     sheet.row(f"{series.heading}. {_note(context, series)}", align="center")
-    kept = Series(series.table, shown, series.columns, series.cells[:6])
-    return sheet.finish(_ask(context, kept, _TURNED))
+    return sheet.finish(_ask(context, series, _TURNED))
+
+
+def _shares(num_columns: int) -> tuple[int, ...]:
+    """Widths of a column of names and of so many of numbers."""
+    return (3, *[2] * num_columns)
+
+
+def _room(sheet: Sheet, num_columns: int) -> float:
+    """Pixels for the text of a number's cell."""
+    return sheet.width * 2 / sum(_shares(num_columns)) - 0.6 * sheet.px
+
+
+def _that_fits(sheet: Sheet, series: Series) -> Series:
+    """As many columns as can have their whole names; two always can."""
+    while not sheet.has_room(series.columns, _room(sheet, len(series.columns)), bold=True):
+        series = series.part(len(series.rows), len(series.columns) - 1)
+    return series
 
 
 def _note(context: Context, series: Series) -> str:
