@@ -6,9 +6,6 @@ that sentence and exits with the class's `exit_code`: 2 for misuse, 1 for an ite
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 __all__ = [
     "AlignVLMError",
     "ConfigurationError",
@@ -20,17 +17,7 @@ __all__ = [
     "UnsupportedImageError",
     "UsageError",
     "WeightsError",
-    "did_you_mean",
 ]
-
-
-def did_you_mean(wrong: object, names: Iterable[str], prefix: str = "") -> str:
-    """The name that may have been meant, to put behind the wrong one; "" if none is like it.
-
-    `prefix` is what stands before all names.
-    """
-    close = difflib.get_close_matches(str(wrong), list(names), n=1)
-    return f" (did you mean {prefix + close[0]!r}?)" if close else ""
 
 
 class AlignVLMError(Exception):

@@ -89,15 +89,15 @@ def test_the_defaults_are_those_of_the_paper_s_tables(run: Run, calls: list[Any]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--connectors", "align,percever"], "did you mean perceiver?"),
+        (["--connectors", "align,percever"], "did you mean 'perceiver'?"),
         (["--connectors", ","], "No connector is named"),
         (["--budgets", "2"], "2 samples is less than one step of 4"),
         (["--budgets", "some"], "no number of samples"),
         (["--rates", "fast"], "learning rates 'fast' are no numbers"),
         (["--rates", "2"], "learning rate 2 is not between"),
         (["--noise", "loud"], "no positive number"),
-        (["--recipe", "smoll"], "did you mean smol?"),
-        (["--set", "rates.conector=1"], "did you mean rates.connector?"),
+        (["--recipe", "smoll"], "did you mean 'smol'?"),
+        (["--set", "rates.conector=1"], "did you mean 'rates.connector'?"),
         (["--recipe", "llama-3.2-1b-stage1"], "data.0.source=synth"),
     ],
 )

@@ -177,7 +177,7 @@ def test_settings_are_written_down(train: Callable[..., Ended], tmp_path: Path) 
         ("tiny", ["sharding=fsdp2"], 2, "there is one process alone: start the run with accele"),
         ("tiny", ["sharding=zero3"], 2, "sharding=zero3 is DeepSpeed's and needs a GPU"),
         ("tiny", ["trackers=wandbb"], 2, "wandbb"),
-        ("read", ["batchsize=3"], 2, "There is no setting batchsize (did you mean batch_size?)"),
+        ("read", ["batchsize=3"], 2, "There is no setting batchsize (did you mean 'batch_size'?)"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from alignvlm.connectors.base import Connector, ConnectorOutput, Grid, positive
 from alignvlm.connectors.grids import merge_blocks
-from alignvlm.errors import ConfigurationError, did_you_mean
+from alignvlm.errors import ConfigurationError
+from alignvlm.hints import did_you_mean
 
 __all__ = ["Ovis"]
 

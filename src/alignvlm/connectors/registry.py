@@ -21,7 +21,8 @@ from alignvlm.connectors.mlp_norm import MLPNorm
 from alignvlm.connectors.ovis import Ovis
 from alignvlm.connectors.perceiver import Perceiver
 from alignvlm.connectors.pixel_shuffle import PixelShuffle
-from alignvlm.errors import ConfigurationError, did_you_mean
+from alignvlm.errors import ConfigurationError
+from alignvlm.hints import did_you_mean
 
 __all__ = ["ENTRY_POINT_GROUP", "available", "build", "register"]
 

@@ -20,7 +20,8 @@ from alignvlm.data.formats.turns import Cauldron, FineVision
 from alignvlm.data.rows.base import BadRowError, Row, Rows
 from alignvlm.data.rows.find import open_rows
 from alignvlm.data.sample import DataSource
-from alignvlm.errors import ConfigurationError, InputError, did_you_mean
+from alignvlm.errors import ConfigurationError, InputError
+from alignvlm.hints import did_you_mean
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["SOURCES", "guess_source", "open_source"]

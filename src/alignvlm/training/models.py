@@ -19,7 +19,8 @@ from transformers import (
     ProcessorMixin,
 )
 
-from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError, did_you_mean
+from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError
+from alignvlm.hints import did_you_mean
 from alignvlm.model.build import AlignVLM
 from alignvlm.model.compat import quiet
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig

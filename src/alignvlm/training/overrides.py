@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from alignvlm.errors import ConfigurationError, did_you_mean
+from alignvlm.errors import ConfigurationError
+from alignvlm.hints import did_you_mean
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.schedule import TrainConfig
 

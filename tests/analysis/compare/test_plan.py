@@ -74,8 +74,8 @@ def test_a_step_that_is_not_full_is_left_out(comparison: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"variants": ("mpl",)}, "did you mean mlp?"),
-        ({"variants": ("align+ground",)}, "did you mean align+grounded?"),
+        ({"variants": ("mpl",)}, "did you mean 'mlp'?"),
+        ({"variants": ("align+ground",)}, "did you mean 'align+grounded'?"),
         ({"variants": ("mlp+grounded",)}, "no connector 'mlp+grounded'"),
         ({"variants": ()}, "No connector is named"),
         ({"variants": ("mlp", "mlp")}, "'mlp' is named twice"),

@@ -18,6 +18,7 @@ import pytest
 from stub_run import files, write_data
 
 SCRIPT = Path(__file__).with_name("stub_run.py")
+BUILDERS = (str(SCRIPT.parents[2] / "builders"), *filter(None, [os.environ.get("PYTHONPATH")]))
 
 
 class Server:
@@ -27,7 +28,7 @@ class Server:
         self.folder, self.num = folder, 0
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(SCRIPT)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(BUILDERS)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

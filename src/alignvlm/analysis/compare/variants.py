@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from alignvlm.connectors import available
-from alignvlm.errors import ConfigurationError, did_you_mean
+from alignvlm.errors import ConfigurationError
+from alignvlm.hints import did_you_mean
 from alignvlm.training.configuration import ModelConfig
 
 __all__ = ["GROUNDED", "OPTIONS", "check", "connector_of", "is_grounded", "options_of"]

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from alignvlm.data.rows.base import BadRowError, Row
-from alignvlm.errors import did_you_mean
 from alignvlm.evaluation.benchmarks.readers import Asked, group_of
 from alignvlm.evaluation.scorers.registry import MEASURES, WHOLE_SETS
+from alignvlm.hints import did_you_mean
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["OPTIONS", "ROW_MEASURES", "asked_in", "id_of", "wrong_measure"]

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Final
 
 from alignvlm.data.rows.json_rows import json_lines
-from alignvlm.errors import InputError, UsageError, did_you_mean
+from alignvlm.errors import InputError, UsageError
 from alignvlm.evaluation.benchmarks.documents import DOCUMENTS, short_answer
 from alignvlm.evaluation.benchmarks.drawn import DrawnHome
 from alignvlm.evaluation.benchmarks.general import GENERAL, VCR
 from alignvlm.evaluation.benchmarks.own import OwnHome, measures_in
 from alignvlm.evaluation.benchmarks.own_row import ROW_MEASURES, wrong_measure
 from alignvlm.evaluation.benchmarks.record import Benchmark, PromptRule
+from alignvlm.hints import did_you_mean
 from alignvlm.imaging.sources import quoted
 
 __all__ = ["BENCHMARKS", "find_benchmark", "own_benchmark", "synthdoc"]

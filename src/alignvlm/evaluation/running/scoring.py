@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignvlm.errors import AlignVLMError, InputError, UsageError, did_you_mean
+from alignvlm.errors import AlignVLMError, InputError, UsageError
 from alignvlm.evaluation import scorers
 from alignvlm.evaluation.benchmarks.answers import fit_answers
 from alignvlm.evaluation.question import Prediction
@@ -29,6 +29,7 @@ from alignvlm.evaluation.scorers import (
     score,
 )
 from alignvlm.evaluation.scorers.registry import PIPELINE
+from alignvlm.hints import did_you_mean
 
 __all__ = [
     "check_dialect",

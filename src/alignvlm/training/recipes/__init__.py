@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from alignvlm.errors import ConfigurationError, did_you_mean
+from alignvlm.errors import ConfigurationError
+from alignvlm.hints import did_you_mean
 from alignvlm.training.configuration import RunConfig
 from alignvlm.training.recipes import base_vlm, low_resource, one_card, paper, smol
 
