@@ -62,7 +62,7 @@ ANSWER_KINDS = (
 
 
 # What `alignvlm train` knows under these names, beside the recipes. "read" and "answer" are what
-# the shipped weights were trained with, one thread each: 111 and 98 minutes. Those for a GPU are
+# the shipped weights were trained with, one thread each: 112 and 99 minutes. Those for a GPU are
 # sized for an hour on one card and not yet run; a CPU would take days, so there they are refused.
 STAGES: dict[str, TrainConfig] = {
     "read": TrainConfig(
