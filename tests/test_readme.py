@@ -66,7 +66,10 @@ def test_python_blocks_run(
 ) -> None:
     script = tmp_path / "block.py"
     script.write_text(text, encoding="utf-8")
-    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "work"  # what a block writes is not for the next run to find
+    folder.mkdir()
+    (folder / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(folder)
     made = runpy.run_path(str(script), run_name="__main__")
     if "alignvlm.ask(" in text:
         # 9 tiles are 41,472 cells; spelled, the page is a few hundred visual tokens.
