@@ -8,7 +8,9 @@ import pytest
 from alignvlm.synth import corpus, kinds
 from alignvlm.synth.fonts import ALPHABET, Split
 from alignvlm.synth.generate import generate
+from alignvlm.synth.kinds.base import new_context
 from alignvlm.synth.kinds.series import Series, make_series
+from alignvlm.synth.kinds.sheet import Sheet
 
 SPLITS: tuple[Split, Split] = ("train", "heldout")
 
@@ -109,6 +111,13 @@ def test_no_name_of_a_table_or_chart_is_cut(
                     assert name in text, (table.title, seed, name)
                     num_asked += 1
     assert num_asked > 20
+
+
+def test_what_fits_to_the_last_bit_has_no_room(fonts: object) -> None:
+    sheet = Sheet(new_context("table", 0, "train", (16, 16)))
+    width = sheet.canvas.measure("Technetium", sheet.style.body, 12)
+    assert sheet.has_room(["Technetium", "Iron"], width + 0.1)
+    assert not sheet.has_room(["Iron", "Technetium"], width)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -94,7 +94,8 @@ class Sheet:
     def has_room(self, texts: Iterable[str], width_px: float, *, bold: bool = False) -> bool:
         """Whether `put` would cut none of these texts in such a place."""
         font = self.style.bold if bold else self.style.body
-        return all(self.canvas.measure(text, font, _SMALLEST_PX) <= width_px for text in texts)
+        # Not where it fits to the last bit: a place's ends are sums, and rounded otherwise.
+        return all(self.canvas.measure(text, font, _SMALLEST_PX) < width_px for text in texts)
 
     def row(self, text: str, *, bold: bool = False, align: str = "left") -> None:
         """Write a row from margin to margin."""
