@@ -75,6 +75,43 @@ def test_one_file_imports_what_transformers_may_move(path: Path) -> None:
     assert bool(undocumented(path)) == (name_of(path) == PRIVATE_IMPORTS)
 
 
+# What is called on an Auto class, or on one that is only known at run time, may load code.
+FIXED = {"AlignVLM", "AlignVLMConfig", "AlignVLMProcessor", "LlamaForCausalLM", "make"}
+
+
+def asking(path: Path) -> list[str]:
+    """Calls of `from_pretrained` in which transformers may ask whether to run a folder's code."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    named = [(call, call.func) for call in calls]
+    loads = [
+        (call, ast.unparse(at.value))
+        for call, at in named
+        if isinstance(at, ast.Attribute) and at.attr == "from_pretrained"
+    ]
+    return [
+        receiver
+        for call, receiver in loads
+        if receiver not in FIXED | {"super()"}
+        and not any(
+            word.arg == "trust_remote_code" and ast.unparse(word.value) == "False"
+            for word in call.keywords
+        )
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_loader_may_ask_to_run_code(path: Path) -> None:
+    assert not asking(path)
+
+
+def test_a_loader_that_may_ask_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text("AutoConfig.from_pretrained(x)\nAutoTokenizer.from_pretrained(x, a=1)\n")
+    assert asking(path) == ["AutoConfig", "AutoTokenizer"]
+    path.write_text("AutoConfig.from_pretrained(x, trust_remote_code=False)\n")
+    assert not asking(path)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import alignvlm
+from alignvlm.memory import total_bytes
 
 __all__ = ["commit", "environment"]
 
@@ -28,7 +29,7 @@ def environment() -> dict[str, Any]:
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "memory_gb": round(_memory_bytes() / 1e9, 1),
+            "memory_gb": round((total_bytes() or 0) / 1e9, 1),
         },
         "versions": {
             "alignvlm": alignvlm.__version__,
@@ -74,9 +75,3 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
-
-
-def _memory_bytes() -> int:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0

@@ -87,7 +87,7 @@ def test_a_cache_that_was_changed(healthy: Path, capsys: Capture) -> None:
 def test_too_little_room(healthy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(checkup, "NEEDED_MEMORY_BYTES", 10**15)
     monkeypatch.setattr(checkup, "NEEDED_DISK_BYTES", 10**18)
-    monkeypatch.setattr(checkup, "_available_bytes", lambda _: 10**9)
+    monkeypatch.setattr(checkup, "available_bytes", lambda: 10**9)
     memory, disk = problems(capsys, 1)
     assert "Only 1.0 GB of memory" in memory["problem"]
     assert "free on the disk" in disk["problem"]

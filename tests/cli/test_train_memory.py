@@ -66,6 +66,16 @@ def test_what_fits_is_not_spoken_of(
     assert len(opened) == 2
 
 
+def test_where_the_system_does_not_say_nothing_is_refused(
+    begin: Callable[..., tuple[int, str]],
+    opened: list[RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sysconf_names", {})
+    assert begin(1) == (130, "")
+    assert len(opened) == 1
+
+
 def test_what_may_just_fit_is_warned_of(
     begin: Callable[..., tuple[int, str]], opened: list[RunConfig]
 ) -> None:

@@ -119,7 +119,7 @@ def test_a_model_that_lacks_weights_is_no_start(saved: Path, tmp_path: Path) -> 
         build_model(ModelConfig(pretrained=str(folder)))
     assert one_line(raised) == (
         f"The weights in {str(folder)!r} lack 1 tensors of the model (first: "
-        "model.connector.w1.weight): save it again, or set model.pretrained to a whole one"
+        "model.connector.w1.weight): save or download it again"
     )
 
 

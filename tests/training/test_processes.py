@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 import alignvlm.training
 from alignvlm.errors import ConfigurationError
 from alignvlm.training.loop import _check_same_step, _Root
-from alignvlm.training.processes import DataParallel, open_processes
+from alignvlm.training.processes import DataParallel, leave, open_processes
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.task import Share
 from alignvlm.training.tracking import read_log
@@ -170,6 +170,14 @@ def test_the_launcher_contradicts_the_recipe(
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ConfigurationError, match=f"for {layout} and the recipe .*={sharding}:"):
         open_processes(config(sharding=sharding))
+
+
+def test_who_leaves_has_no_connections_left() -> None:
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    leave()
+    assert not torch.distributed.is_initialized()
+    leave()  # one process alone has none to begin with
 
 
 @pytest.mark.parametrize("variable", ["LOCAL_WORLD_SIZE", "LOCAL_RANK"])

@@ -13,6 +13,7 @@ from typing import Any, Final
 from alignvlm import __version__
 from alignvlm.errors import AlignVLMError
 from alignvlm.limits import DEFAULT_LIMITS
+from alignvlm.memory import available_bytes, total_bytes
 
 __all__ = ["examine"]
 
@@ -89,9 +90,7 @@ def _devices(problems: Problems) -> dict[str, Any]:
 
 
 def _memory(problems: Problems) -> dict[str, str | None]:
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    total = page_bytes * os.sysconf("SC_PHYS_PAGES")
-    available = _available_bytes(page_bytes)
+    total, available = total_bytes(), available_bytes()
     if available is not None and available < NEEDED_MEMORY_BYTES:
         _add(
             problems,
@@ -100,21 +99,10 @@ def _memory(problems: Problems) -> dict[str, str | None]:
             "close other programs",
         )
     return {
-        "total": _size(total),
+        "total": None if total is None else _size(total),
         "available": None if available is None else _size(available),
         "limit of a decoding process": _size(DEFAULT_LIMITS.decode_memory_bytes),
     }
-
-
-def _available_bytes(page_bytes: int) -> int | None:
-    """What programs can still get; only Linux says."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    names = os.sysconf_names
-    return page_bytes * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in names else None
 
 
 def _caches(problems: Problems) -> dict[str, str]:

@@ -12,6 +12,7 @@ import typer
 
 from alignvlm.cli.terminal import DebugOption
 from alignvlm.errors import AlignVLMError, ConfigurationError, TrainingError
+from alignvlm.memory import total_bytes
 
 if TYPE_CHECKING:
     from alignvlm.training.configuration import RunConfig
@@ -123,6 +124,7 @@ def _train(
     recipe: str, run: Path, settings: list[str], device: str, meanwhile: _Meanwhile | None
 ) -> None:
     from alignvlm.training.loop import train as run_loop
+    from alignvlm.training.processes import leave
     from alignvlm.training.report import write_report
 
     says = int(os.environ.get("RANK", "0")) == 0  # one of several processes
@@ -140,6 +142,7 @@ def _train(
             with suppress(OSError):  # a full disk is what the error is about
                 write_report(run)
         raise
+    leave()
     if says:
         report = write_report(run)
         rest = "" if done >= config.num_steps else ", the same command goes on from here"
@@ -205,6 +208,8 @@ def _check_memory(resolved: RunConfig, device: str) -> None:
 
     kind: Literal["cuda", "cpu"] = "cuda" if device.startswith("cuda") else "cpu"
     limit, num_processes = _memory_bytes(device), int(os.environ.get("WORLD_SIZE", "1"))
+    if limit is None:
+        return
     try:
         needed = needed_memory(resolved, num_processes).total
         if needed + reserve_bytes(kind) <= limit:
@@ -225,14 +230,14 @@ def _check_memory(resolved: RunConfig, device: str) -> None:
     typer.echo(f"Warning: {sentence}", err=True)
 
 
-def _memory_bytes(device: str) -> int:
-    """Of a GPU, or a process's share of the machine's."""
+def _memory_bytes(device: str) -> int | None:
+    """Of a GPU, or a process's share of the machine's; None where the system does not say."""
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    whole = total_bytes()
+    return whole and whole // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _check_row(task: VLMTask, resolved: RunConfig) -> None:

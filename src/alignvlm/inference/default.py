@@ -96,7 +96,9 @@ def _assemble(folder: Path, base: Path) -> None:
 
     with quiet():
         llm = LlamaForCausalLM.from_pretrained(base, dtype=torch.bfloat16, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            base, local_files_only=True, trust_remote_code=False
+        )
     try:
         settings = json.loads((SHIPPED_FOLDER / SETTINGS).read_text(encoding="utf-8"))
         adapter_config = json.loads((SHIPPED_FOLDER / ADAPTER_CONFIG).read_text(encoding="utf-8"))

@@ -180,7 +180,7 @@ def _load_llm(source: Source, dtype: torch.dtype | None) -> PreTrainedModel:
 
 def _read_config(source: str | PathLike[str]) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         raise _unreadable(source) from error
 
@@ -191,7 +191,11 @@ def _load(
     """Loads safetensors only; `strict` also refuses weights that the model has no place for."""
     try:
         model, info = cls.from_pretrained(
-            source, output_loading_info=True, use_safetensors=True, **kwargs
+            source,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **kwargs,
         )
     except _LOADING_ERRORS as error:
         raise _unreadable(source) from error
@@ -219,7 +223,7 @@ def _load_tokenizer(source: Source | PreTrainedTokenizerBase) -> PreTrainedToken
     if isinstance(source, PreTrainedTokenizerBase):
         return source
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         raise _unreadable(source) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,14 @@ class AlignVLMProcessor(ProcessorMixin):
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers; code beside the files is not run unless that is asked for."""
+        options = {"trust_remote_code": False} | kwargs
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+
+    @classmethod
     def build(
         cls,
         tokenizer: str | PreTrainedTokenizerBase,
@@ -84,7 +93,7 @@ class AlignVLMProcessor(ProcessorMixin):
             ConfigurationError: the tokenizer does not fit the configuration.
         """
         if isinstance(tokenizer, str):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         names = {token_id: name for name, token_id in tokenizer.added_tokens_encoder.items()}
         if config.image_token_id not in names:
             raise ConfigurationError(

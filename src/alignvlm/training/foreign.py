@@ -16,6 +16,7 @@ from alignvlm.data.sample import Sample
 from alignvlm.errors import ConfigurationError, InputError
 from alignvlm.model.chat import defuse
 from alignvlm.model.compat import BREAK_MARK
+from alignvlm.model.foreign import process
 from alignvlm.model.splice import IGNORED_LABEL
 from alignvlm.training.configuration import BatchConfig
 from alignvlm.training.encoding import Example, Measured, SampleEncoder, TooLongError
@@ -131,24 +132,7 @@ class ForeignEncoder(SampleEncoder):
         return str(self._processor.apply_chat_template(messages, tokenize=False, **options))
 
     def _process(self, text: str, images: list[Any]) -> dict[str, Any]:
-        """The processor's tensors of one text, as its own `apply_chat_template` asks for them."""
-        tokenizer = self._processor.tokenizer
-        bos = tokenizer.bos_token
-        options: dict[str, Any] = {}
-        if BREAK_MARK in text:
-            options["sanitize_control_tokens"] = True
-            # Marks can be dropped only where the text holds all special tokens itself.
-            if bos and not text.startswith(bos) and tokenizer("")["input_ids"] == [self._bos_id]:
-                text = bos + text
-        if bos and text.startswith(bos):
-            options["add_special_tokens"] = False
-        if images:
-            options["images"] = [images]
-        return dict(self._processor(text=[text], return_tensors="pt", **options))
-
-    @property
-    def _bos_id(self) -> int | None:
-        return self._processor.tokenizer.bos_token_id
+        return dict(process(self._processor, [text], [images]))
 
     def _tokenize(self, text: str) -> list[int]:
         marked = {"sanitize_control_tokens": True} if BREAK_MARK in text else {}
@@ -191,4 +175,6 @@ class ForeignEncoder(SampleEncoder):
             return len(self._tokenize(piece.text))
         ids = self._process(piece.text, images)["input_ids"][0].tolist()
         own = piece.text.count(self._processor.tokenizer.bos_token or "\0")
-        return len(ids) - (ids.count(self._bos_id) - own)  # the processor takes it for a start
+        return len(ids) - (
+            ids.count(self._processor.tokenizer.bos_token_id) - own
+        )  # the processor takes it for a start

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 
-from alignvlm.errors import ConfigurationError, MissingDependencyError, WeightsError
+from alignvlm.errors import ConfigurationError, MissingDependencyError
 from alignvlm.hints import did_you_mean
 from alignvlm.model.build import AlignVLM
-from alignvlm.model.compat import quiet
 from alignvlm.model.document_encoder import DocumentEncoder, DocumentEncoderConfig
+from alignvlm.model.foreign import load_foreign_model, load_foreign_part
 from alignvlm.model.modeling import AlignVLMForConditionalGeneration
 from alignvlm.model.presets import find_preset
 from alignvlm.model.processing import AlignVLMProcessor
@@ -41,8 +38,6 @@ __all__ = [
 
 DOCUMENT_ENCODER = "document-encoder"
 SMOLLM2 = "smollm2-135m"
-
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 # Modules beside the language model, as patterns that quantization passes over.
 _NOT_LLM = (r".*(vision|visual|image_encoder|connector|projector|merger|aligner|qformer)[^.]*",)
@@ -235,28 +230,11 @@ def _pretrained(
     source: str, dtype: torch.dtype, lora: LoraConfig | None
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A saved model of any kind, with its own processor."""
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype}
     if lora is not None and lora.quantize:
         options["quantization_config"] = _four_bits()
-    loader: Any = AutoModelForImageTextToText
-    try:
-        with quiet():
-            model, found = loader.from_pretrained(source, output_loading_info=True, **options)
-            processor = AutoProcessor.from_pretrained(source)
-    except ImportError as error:
-        needed = re.findall(r"requires the (\w+) library", str(error)) or [error.name or "it needs"]
-        raise MissingDependencyError(needed[0].lower(), f"load the model in {source}") from error
-    except _LOADING_ERRORS as error:
-        raise WeightsError(
-            f"No image-text-to-text model can be loaded from {source!r} ({type(error).__name__}): "
-            "check model.pretrained, it needs config.json, safetensors and the processor's files"
-        ) from error
-    # A tensor that is not there would be drawn at random, without a word.
-    if missing := sorted(found["missing_keys"]):
-        raise WeightsError(
-            f"The weights in {source!r} lack {len(missing)} tensors of the model (first: "
-            f"{missing[0]}): save it again, or set model.pretrained to a whole one"
-        )
+    model = load_foreign_model(source, **options)
+    processor = load_foreign_part(AutoProcessor, source, "processor files")
     return model, processor
 
 

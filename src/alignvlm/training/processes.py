@@ -29,7 +29,7 @@ from alignvlm.training import checkpoint as checkpoints
 from alignvlm.training.schedule import TrainConfig
 from alignvlm.training.task import Share
 
-__all__ = ["DataParallel", "Fsdp2", "Processes", "layers_of", "open_processes"]
+__all__ = ["DataParallel", "Fsdp2", "Processes", "layers_of", "leave", "open_processes"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,15 @@ def open_processes(config: TrainConfig) -> Processes:
         processes = Fsdp2(config) if config.sharding == "fsdp2" else DataParallel(config)
     _check_same_settings(processes, config)
     return processes
+
+
+def leave() -> None:
+    """Closes this process's connections to the others, once nothing is to be exchanged any more.
+
+    Not for a process that fails while others still compute: closing may wait for them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Processes(ABC):

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, final
 
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
-from alignvlm.errors import (
-    ConfigurationError,
-    InputError,
-    MissingDependencyError,
-    WeightsError,
-)
+from alignvlm.errors import ConfigurationError, InputError
 from alignvlm.evaluation.models.generation import (
     Generated,
     Limit,
@@ -31,13 +24,16 @@ from alignvlm.evaluation.models.raw import RawFormat
 from alignvlm.evaluation.question import Prompt, Reply
 from alignvlm.imaging.sources import quoted
 from alignvlm.model.chat import defuse
-from alignvlm.model.compat import BREAK_MARK, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, quiet
+from alignvlm.model.compat import BREAK_MARK, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from alignvlm.model.foreign import (
+    begins_with_bos,
+    load_foreign_model,
+    load_foreign_part,
+    process,
+    reason,
+)
 
 __all__ = ["ForeignModel"]
-
-_LOADING_ERRORS: Final = (
-    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError,
-)  # fmt: skip
 
 
 @final
@@ -61,13 +57,14 @@ class ForeignModel(LocalModel):
 
     def __init__(self, name: str, folder: Path, **options: Any) -> None:
         super().__init__(name, folder, **options)
-        self._config = self._loaded(AutoConfig, "config.json")
+        local: dict[str, Any] = {"name": name, "local_files_only": True}
+        self._config = load_foreign_part(AutoConfig, folder, "config.json", **local)
         if self._config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             raise ConfigurationError(
                 f"{quoted(name)} is a model of type {self._config.model_type!r}, which takes no "
                 "images and text to text: name a vision-language model"
             )
-        self._processor = self._loaded(AutoProcessor, "processor files")
+        self._processor = load_foreign_part(AutoProcessor, folder, "processor files", **local)
         self._set_up(self._processor)
 
     def describe(self) -> dict[str, str]:
@@ -91,19 +88,9 @@ class ForeignModel(LocalModel):
         Raises:
             WeightsError: weights are missing or damaged.
         """
-        model, found = self._loaded(
-            AutoModelForImageTextToText,
-            "weights (*.safetensors)",
-            dtype=self.dtype,
-            use_safetensors=True,
-            output_loading_info=True,
+        model: Any = load_foreign_model(
+            self.folder, name=self.name, dtype=self.dtype, local_files_only=True
         )
-        # A tensor that is not there would be drawn at random, without a word.
-        if missing := sorted(found["missing_keys"]):
-            raise WeightsError(
-                f"The weights in {quoted(self.name)} lack {len(missing)} tensors of the model "
-                f"(first: {missing[0]}): save or download it again"
-            )
         model = model.to(self.device).eval()
         tokenizer = self._processor.tokenizer
         ended = model.generation_config.eos_token_id
@@ -117,7 +104,7 @@ class ForeignModel(LocalModel):
         groups: dict[tuple[Any, ...], list[int]] = {}
         for place, prompt in enumerate(prompts):
             text = self._render(prompt)
-            alike = len(prompt.images), BREAK_MARK in text, self._has_start(text)
+            alike = len(prompt.images), BREAK_MARK in text, begins_with_bos(self._processor, text)
             groups.setdefault(alike, []).append(place)
         return list(groups.values())
 
@@ -154,7 +141,7 @@ class ForeignModel(LocalModel):
         images = [[image.load() for image in prompt.images] for prompt in prompts]
         texts = [self._render(prompt) for prompt in prompts]
         with self._blamed(prompts):
-            made = self._process(texts, images)
+            made = process(self._processor, texts, images, padding=True)
             return made, made["attention_mask"].sum(dim=1).tolist()
 
     @contextmanager
@@ -166,7 +153,7 @@ class ForeignModel(LocalModel):
             names = ", ".join(quoted(prompt.question_id) for prompt in prompts)
             raise InputError(
                 f"The processor of {quoted(self.name)} cannot prepare {names} "
-                f"({type(error).__name__}{_reason(error)}): look at the question and its images"
+                f"({type(error).__name__}{reason(error)}): look at the question and its images"
             ) from error
 
     def _render(self, prompt: Prompt) -> str:
@@ -181,27 +168,6 @@ class ForeignModel(LocalModel):
                 safe, tokenize=False, add_generation_prompt=True
             )
         return str(rendered)
-
-    def _process(self, texts: list[str], images: list[list[Any]]) -> Any:
-        """The processor's tensors, as its own `apply_chat_template` asks for them."""
-        tokenizer = self._processor.tokenizer
-        bos = tokenizer.bos_token
-        options: dict[str, Any] = {}
-        if BREAK_MARK in texts[0]:
-            options["sanitize_control_tokens"] = True
-            # Marks can be dropped only where the text holds all special tokens itself.
-            adds_bos = bos and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
-            if adds_bos and not self._has_start(texts[0]):
-                texts = [bos + text for text in texts]
-        if self._has_start(texts[0]):
-            options["add_special_tokens"] = False
-        if images[0]:
-            options["images"] = images
-        return self._processor(text=texts, padding=True, return_tensors="pt", **options)
-
-    def _has_start(self, text: str) -> bool:
-        bos = self._processor.tokenizer.bos_token
-        return bool(bos) and text.startswith(bos)
 
     def _reply(self, prompt: Prompt, made: Generated, length: int) -> Reply:
         text = self._processor.tokenizer.decode(list(made.ids), skip_special_tokens=True)
@@ -235,32 +201,3 @@ class ForeignModel(LocalModel):
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-
-    def _loaded(self, loader: Any, what: str, **options: Any) -> Any:
-        """Part of the model out of its folder.
-
-        Raises:
-            WeightsError: it cannot be loaded.
-            MissingDependencyError: a package is needed for it.
-        """
-        try:
-            with quiet():
-                return loader.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=False, **options
-                )
-        except ImportError as error:
-            needed = re.findall(r"requires the (\w+) library", str(error))
-            package = needed[0].lower() if needed else error.name or "it needs"
-            raise MissingDependencyError(package, f"load {quoted(self.name)}") from error
-        except _LOADING_ERRORS as error:
-            raise WeightsError(
-                f"No image-text-to-text model can be loaded from {quoted(self.name)} "
-                f"({type(error).__name__}{_reason(error)}): its {what} must be whole and of a kind "
-                "that this version of transformers knows"
-            ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a library says, short and without a full stop."""
-    line = str(error).strip().partition("\n")[0][:120].rstrip(". ")
-    return f": {line}" if line else ""

@@ -91,7 +91,7 @@ def processor_of(model: ModelConfig) -> ProcessorMixin:
     """
     try:
         with quiet():
-            return AutoProcessor.from_pretrained(model.pretrained)
+            return AutoProcessor.from_pretrained(model.pretrained, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigurationError(
@@ -103,7 +103,7 @@ def processor_of(model: ModelConfig) -> ProcessorMixin:
 def _stored(source: str) -> PreTrainedConfig:
     try:
         with quiet():
-            return AutoConfig.from_pretrained(source)
+            return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(
             f"The configuration of {source} is not on this machine and cannot be fetched: name a "
