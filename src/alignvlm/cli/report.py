@@ -46,11 +46,9 @@ def report(
     Writes report.json, report.md and report.html, a page that needs nothing but a browser. Neither
     the models nor, but for the images, the benchmarks are needed.
     """
-    from alignvlm.evaluation.reporting import Draws, read_runs, write_report
-    from alignvlm.evaluation.running.folder import check_folder
+    from alignvlm.evaluation.reporting import Draws, check_target, read_runs, write_report
 
-    check_folder(out, "name another place with --out")
-
+    check_target(out)
     wanted = [name.strip() for name in benchmarks.split(",") if name.strip()]
     with status("Reading the runs"):
         read = read_runs(runs, dialect=dialect, benchmarks=wanted or None)

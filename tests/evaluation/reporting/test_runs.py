@@ -175,6 +175,18 @@ def test_a_file_where_the_report_should_be(reporting_write: WriteRun, tmp_path: 
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_report_of_another_kind_is_kept(reporting_write: WriteRun, tmp_path: Path) -> None:
+    """As `alignvlm train` leaves one in its folder."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.html").write_text("curves")
+    runs = read_runs([reporting_write("r", {"docvqa": ROWS})])
+    with pytest.raises(UsageError, match=r"holds a report.html that `alignvlm report` did not wri"):
+        write_report(runs, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["report.html"]
+    for _ in range(2):  # its own it replaces
+        assert len(write_report(runs, tmp_path / "own", with_images=False)) == 3
+
+
 def test_texts_that_look_like_no_number_stay_texts(reporting_write: WriteRun) -> None:
     folder = reporting_write("r", {"docvqa": [{"id": "NaN", "answers": ["NaN"], "raw": "NaN"}]})
     (one,) = read_runs([folder])[0].results["docvqa"].predictions

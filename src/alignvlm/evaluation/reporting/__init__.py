@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from alignvlm.evaluation.reporting.estimates import Draws
 from alignvlm.evaluation.reporting.runs import Result, Run, read_runs
-from alignvlm.evaluation.reporting.write import write_report
+from alignvlm.evaluation.reporting.write import check_target, write_report
 
-__all__ = ["Draws", "Result", "Run", "read_runs", "write_report"]
+__all__ = ["Draws", "Result", "Run", "check_target", "read_runs", "write_report"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignvlm.errors import UsageError
 from alignvlm.evaluation.reporting.estimates import Draws
 from alignvlm.evaluation.reporting.markdown import render_markdown
 from alignvlm.evaluation.reporting.page import render_html
@@ -16,7 +17,9 @@ from alignvlm.evaluation.reporting.summary import Summary, summarise
 from alignvlm.evaluation.running.folder import check_folder
 from alignvlm.files import write_atomically
 
-__all__ = ["write_report"]
+__all__ = ["check_target", "write_report"]
+
+_FILES = ("report.json", "report.md", "report.html")
 
 
 def write_report(
@@ -45,20 +48,35 @@ def write_report(
 
     Raises:
         InputError: scores of one benchmark cannot be put together.
-        UsageError: a file is where the folder should be.
+        UsageError: see `check_target`.
     """
-    check_folder(folder, "name another place for the report")
+    check_target(folder)
     summary = summarise(runs, draws or Draws(), num_cases)
     pictures = _pictures(runs, summary, open_again if with_images else None)
-    texts = {
-        "report.json": json.dumps(summary.content, indent=1, ensure_ascii=False) + "\n",
-        "report.md": render_markdown(summary.content),
-        "report.html": render_html(summary.content, pictures),
-    }
+    texts = (
+        json.dumps(summary.content, indent=1, ensure_ascii=False) + "\n",
+        render_markdown(summary.content),
+        render_html(summary.content, pictures),
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
+    for name, text in zip(_FILES, texts, strict=True):
         write_atomically(folder / name, text)
-    return [folder / name for name in texts]
+    return [folder / name for name in _FILES]
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a place for a report before anything is computed.
+
+    Raises:
+        UsageError: a file is where the folder should be, or it holds a report of another kind, as
+            the folders of `alignvlm train` and `alignvlm compare` do.
+    """
+    remedy = "name another place for the report"
+    check_folder(folder, remedy)
+    known, other = _FILES[0], _FILES[-1]
+    if (folder / other).exists() and not (folder / known).exists():
+        raise UsageError(f"{str(folder)!r} holds a {other} that `alignvlm report` did not write: "
+                         f"{remedy}")  # fmt: skip
 
 
 def _pictures(
