@@ -73,7 +73,7 @@ class Elsewhere(Tensor):
         return f"Elsewhere({self.inner!r})"
 
     def tolist(self) -> Any:
-        return self.detach().inner.tolist()
+        return self.inner.tolist()
 
     def numpy(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a tensor of another device is no array of NumPy's: copy it to the CPU")
