@@ -188,7 +188,7 @@ def speed(device: str, n: int, d: int, v: int) -> Rows:
             both(leaves, EAGER, grad) if b else alone(leaves, EAGER)
         )
     calls["plain products"] = lambda both: plain_products(leaves, grad, both)
-    rounds = 1 if device == "cpu" and n > 1000 else 5
+    rounds = 3 if device == "cpu" and n > 1000 else 5
     spent = {both: in_turns(calls, both, device, rounds) for both in (False, True)}
     rows = []
     for name in calls:

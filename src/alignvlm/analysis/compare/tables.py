@@ -58,10 +58,11 @@ def main_table(results: Mapping[str, Any]) -> Table:
         for budget in results["budgets"]:
             cells += _figures(found.get(budget), lost[row["connector"], budget])
         rows.append(cells)
+    num = results["num_seeds"]
+    over = "one seed" if num == 1 else f"mean and standard deviation over {num} seeds"
     title = (
-        f"Held-out pages: {results['num_pages']}; mean and standard deviation over "
-        f"{results['num_seeds']} seeds, ANLS and exact match in percent; gain: loss beside another "
-        "page minus loss"
+        f"Held-out pages: {results['num_pages']}; {over}; ANLS and exact match in percent; gain: "
+        "loss beside another page minus loss"
     )
     if lost:
         title += "; where a run's loss became no number, the seeds that are left stand behind it"
