@@ -175,6 +175,5 @@ class ForeignEncoder(SampleEncoder):
             return len(self._tokenize(piece.text))
         ids = self._process(piece.text, images)["input_ids"][0].tolist()
         own = piece.text.count(self._processor.tokenizer.bos_token or "\0")
-        return len(ids) - (
-            ids.count(self._processor.tokenizer.bos_token_id) - own
-        )  # the processor takes it for a start
+        starts = ids.count(self._processor.tokenizer.bos_token_id)
+        return len(ids) - (starts - own)  # the processor takes it for a start
