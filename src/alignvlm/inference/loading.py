@@ -100,8 +100,8 @@ def load_processor(folder: Path) -> AlignVLMProcessor:
     except Exception as error:  # the tokenizers library raises bare Exceptions
         load_config(folder)  # which the tokenizer reads too: it may be the one to blame
         raise WeightsError(
-            f"The processor in {folder} cannot be loaded, one of its files is missing or damaged: "
-            "save the processor into the folder again"
+            f"The processor in {folder} cannot be loaded: a file is missing or damaged, or wants "
+            "code of its own, which is never run; save the processor into the folder again"
         ) from error
     _try_template(processor, folder)
     return processor
